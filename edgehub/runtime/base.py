@@ -3,10 +3,10 @@
 Problem: a node's images live in containerd, in CRI-O, or in our own image store, and each has its own way of saying
 that it is away, that a registry refused, or that an image does not exist.
 
-Guarantee: behind `ImageRuntime` all of them look the same. What goes wrong leaves as one of the classes below, chosen by
-what the caller does next (`retryable` says it), with a text for the job's status: clear, bounded, and without any secret.
-A pull that returns is a pull that the runtime itself confirmed, by image id and digest. Cancelling the task that awaits a
-call stops the work behind it.
+Guarantee: behind `ImageRuntime` all of them look the same. What goes wrong leaves as one of the classes below, chosen
+by what the caller does next (`retryable` says it), with a text for the job's status: clear, bounded, and without any
+secret. A pull that returns is a pull that the runtime itself confirmed, by image id and digest. Cancelling the task
+that awaits a call stops the work behind it.
 
 Not here: trying again (the task layer's, it knows the job's retryTimes), and choosing the credential of an image.
 """
