@@ -1,0 +1,1 @@
+"""containerd and CRI-O, over gRPC on their unix socket. Importing `edgehub.runtime.cri.runtime` loads gRPC."""
