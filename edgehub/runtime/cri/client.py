@@ -67,7 +67,7 @@ class CRIClient:
     ) -> Response:
         """Raises `CallFailed`. ``timeout`` in seconds, None for as long as it takes."""
         channel = await self._connected()
-        rpc = channel.unary_unary(method.path, Message.SerializeToString, method.response.FromString)
+        rpc = channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
         try:
             return cast(Response, await rpc(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:

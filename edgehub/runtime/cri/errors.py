@@ -142,7 +142,7 @@ def _summary(kind: _Kind, reference: ImageReference, credential: Credential | No
         given = "with the credential given" if credential else "no credential was given"
         return f"registry {registry} refuses {reference} ({given})"
     if issubclass(kind, ImageNotFound):
-        return f"registry {registry} has no {reference} for this node"
+        return f"registry {registry} has no {reference}"
     if issubclass(kind, InvalidImage):
         return f"{reference} is no valid image"
     if issubclass(kind, NoSpace):
