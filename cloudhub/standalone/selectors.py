@@ -14,7 +14,7 @@ from typing import Any, Final
 
 _NAME: Final = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _DNS: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_TOKEN: Final = re.compile(r"\s*(!=|==|[=!,()<>]|[^\s=!,()<>]+)")
+_WORD: Final = re.compile(r"\s*(!=|==|[=!,()<>]|[^\s=!,()<>]+)")
 _MAX_SELECTOR: Final = 64 * 1024
 
 
@@ -73,7 +73,7 @@ def parse_label_selector(text: str) -> LabelSelector:
 
 class _LabelParser:
     def __init__(self, text: str) -> None:
-        self._tokens = _TOKEN.findall(text)
+        self._tokens = _WORD.findall(text)
         self._at = 0
 
     def parse(self) -> list[_Requirement]:
@@ -82,11 +82,11 @@ class _LabelParser:
             return requirements
         while True:
             requirements.append(self._requirement())
-            token = self._next()
-            if token == "":
+            word = self._next()
+            if not word:
                 return requirements
-            if token != ",":
-                raise InvalidSelector(f"found '{token}', expected: ',' or 'end of string'")
+            if word != ",":
+                raise InvalidSelector(f"found '{word}', expected: ',' or 'end of string'")
             if self._peek() in ("", ","):
                 raise InvalidSelector(f"found '{self._peek()}', expected: identifier after ','")
 
@@ -94,9 +94,9 @@ class _LabelParser:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""
 
     def _next(self) -> str:
-        token = self._peek()
+        word = self._peek()
         self._at += 1
-        return token
+        return word
 
     def _requirement(self) -> _Requirement:
         negated = self._peek() == "!"
@@ -149,26 +149,26 @@ class _LabelParser:
             raise InvalidSelector(f"unable to parse requirement: found '{opening}' expected: '('")
         values: set[str] = set()
         expect_value = True
-        while (token := self._next()) != ")":
-            if token == "":
+        while (word := self._next()) != ")":
+            if not word:
                 raise InvalidSelector("unable to parse requirement: found '', expected: ',', or identifier")
-            if token == ",":
+            if word == ",":
                 if expect_value:
                     values.add("")
                 expect_value = True
                 continue
-            if not expect_value or not _is_word(token):
-                raise InvalidSelector(f"unable to parse requirement: found '{token}', expected: ',', ')' or identifier")
-            _check_value(key, token)
-            values.add(token)
+            if not expect_value or not _is_word(word):
+                raise InvalidSelector(f"unable to parse requirement: found '{word}', expected: ',', ')' or identifier")
+            _check_value(key, word)
+            values.add(word)
             expect_value = False
         if expect_value:
             values.add("")
         return frozenset(values)
 
 
-def _is_word(token: str) -> bool:
-    return bool(token) and token[0] not in "=!,()<>"
+def _is_word(word: str) -> bool:
+    return bool(word) and word[0] not in "=!,()<>"
 
 
 def _check_key(key: str) -> None:
@@ -259,12 +259,7 @@ def parse_field_selector(text: str, *, group: str, kind: str, selectable: Sequen
             continue
         path, value, equal = _split_term(term, text)
         if path not in known:
-            shown = (
-                f"field label not supported: {path}"
-                if (group, kind) not in _FIELDS
-                else (f"field label not supported: {path}")
-            )
-            raise InvalidSelector(shown)
+            raise InvalidSelector(f"field label not supported: {path}")
         terms.append((path, value, equal))
     return FieldSelector(tuple(terms))
 
