@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -75,7 +76,8 @@ class Program:
         self.name = name
         self.log = log
         self._args = [str(arg) for arg in args]
-        self._process: asyncio.subprocess.Process | None = None
+        # Not asyncio's: the process outlives the test, and so the event loop, that started it.
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -84,13 +86,13 @@ class Program:
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.poll() is None
 
-    async def start(self) -> None:
+    def start(self) -> None:
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._args, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            self._process = subprocess.Popen(
+                self._args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
     async def stop(self) -> int:
@@ -104,14 +106,12 @@ class Program:
         if self._process is None:
             return 0
         process, self._process = self._process, None
-        if process.returncode is None:
-            process.send_signal(number)
+        process.send_signal(number)
         try:
-            async with asyncio.timeout(GRACE_SECONDS):
-                return await process.wait()
-        except TimeoutError:
+            return await asyncio.to_thread(process.wait, GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
             process.kill()
-            await process.wait()
+            process.wait()
             raise AssertionError(f"{self.name} did not end within {GRACE_SECONDS} s\n{self.tail()}") from None
 
     def tail(self, lines: int = 60) -> str:
@@ -138,7 +138,7 @@ class Cloud:
         )  # fmt: skip
 
     async def start(self) -> None:
-        await self.program.start()
+        self.program.start()
 
         async def ready() -> bool:
             assert self.program.running, f"cloudhub ended\n{self.program.tail()}"
@@ -217,9 +217,12 @@ class Node:
     async def start(self, *, wait: bool = True) -> None:
         if not self.config.exists():
             await self.join()
-        await self.program.start()
+        self.program.start()
         if wait:
-            await eventually(f"{self.name} is Ready", self.ready, within=30)
+            await self.until_ready()
+
+    async def until_ready(self) -> None:
+        await eventually(f"{self.name} is Ready", self.ready, within=30)
 
     async def ready(self) -> bool:
         assert self.program.running, f"{self.name} ended\n{self.program.tail()}"
