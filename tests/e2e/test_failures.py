@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -222,9 +223,13 @@ async def test_a_job_deleted_while_it_runs_stops_on_the_node_and_leaves_nothing(
 
 
 async def _no_rows(data_dir: Path, name: str) -> bool:
+    return await asyncio.to_thread(_rows, data_dir, name) == 0
+
+
+def _rows(data_dir: Path, name: str) -> int:
     (path,) = data_dir.rglob("queue.db")
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
-        return database.execute("SELECT count(*) FROM jobs WHERE name = ?", (name,)).fetchone() == (0,)
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM jobs WHERE name = ?", (name,)).fetchone()[0])
 
 
 async def test_never_more_nodes_are_at_work_than_concurrency(cloud: Cloud, tmp_path: Path) -> None:
