@@ -1,0 +1,230 @@
+"""Opening a database file: checked, locked, brought to the present schema, or refused with nothing changed.
+
+The problem: a hub that starts on a damaged file, on a file of a later version, or beside another hub, would spoil what
+it was to keep. So the file is first looked at through a read-only connection, and only a file that is sound, ours and
+not newer than this program is opened for writing and migrated, in one transaction.
+
+Guarantees: a commit is on the disk when it returns (WAL, ``synchronous=FULL``); foreign keys hold; one process at a
+time owns a file (a lock on ``<file>.lock``, which the kernel frees when that process dies); the file is readable by its
+owner alone. A transaction is begun as ``BEGIN`` (reads of one snapshot), or, on a connection with the execution option
+``sqlite_begin="IMMEDIATE"``, as ``BEGIN IMMEDIATE``: a transaction that will write must, or it fails as soon as another
+connection has written since its first read.
+
+Not done here: backups, and repair of what is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import URL, Connection, MetaData, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from cloudhub.store.errors import (
+    CorruptDatabase,
+    DatabaseInUse,
+    ForeignDatabase,
+    NewerSchema,
+    ReadOnlyDatabase,
+    StoreError,
+)
+
+Schema = Literal["queue", "objects"]
+
+_METADATA: Final[dict[Schema, str]] = {"queue": "cloudhub.store.tables", "objects": "cloudhub.store.objects"}
+"""Where each schema's ``metadata`` is. Imported when it is opened: a hub under ``run`` never needs ``objects``."""
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA busy_timeout=10000",
+    "PRAGMA temp_store=MEMORY",
+    # After a burst the WAL file is cut back to this, so that it does not hold the disk for ever.
+    "PRAGMA journal_size_limit=67108864",
+)
+
+
+def metadata_of(schema: Schema) -> MetaData:
+    metadata = import_module(_METADATA[schema]).metadata
+    if not isinstance(metadata, MetaData):
+        raise TypeError(f"{_METADATA[schema]}.metadata is a {type(metadata).__name__}, not a MetaData")
+    return metadata
+
+
+async def open_database(path: Path, schema: Schema) -> AsyncEngine:
+    """The engine of ``path``, at the head of ``schema``'s migrations. `AsyncEngine.dispose` closes it and frees the
+    lock. Raises a `StoreError` whose text names the file and what is wrong with it."""
+    lock = await asyncio.to_thread(_prepare, path, schema)
+    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)))
+    event.listen(engine.sync_engine, "connect", _on_connect)
+    event.listen(engine.sync_engine, "begin", _on_begin)
+    event.listen(engine.sync_engine, "engine_disposed", lambda _: lock.release())
+    try:
+        async with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
+            await connection.run_sync(_upgrade, schema)
+    except UnicodeDecodeError as error:
+        # Damage inside the text of the schema, which the quick check does not see.
+        await engine.dispose()
+        raise CorruptDatabase(f"{path} is damaged; restore it or move it away") from error
+    except (SQLAlchemyError, CommandError) as error:
+        await engine.dispose()
+        raise StoreError(f"{path} cannot be opened: {_cause(error)}") from error
+    except BaseException:
+        await engine.dispose()
+        raise
+    return engine
+
+
+def _on_connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    # Transactions are begun and ended by SQLAlchemy alone: the driver's own rules leave reads and DDL outside of them.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    kind = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {kind}")
+
+
+# --- Before the file is opened for writing ----------------------------------------------------------------------
+
+
+class _Lock:
+    """The right to be this file's one owner. Kept in a file of its own: SQLite's locks on the database come and go."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def take(self) -> bool:
+        assert self._descriptor is not None  # noqa: S101 - only `release` clears it
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _prepare(path: Path, schema: Schema) -> _Lock:
+    """Checks everything that can be checked without a change, then takes the lock and makes an absent file."""
+    _check_writable(path)
+    if path.exists():
+        _inspect(path, schema)
+    try:
+        lock = _Lock(path.with_name(path.name + ".lock"))
+    except OSError as error:
+        raise ReadOnlyDatabase(f"folder {path.parent} cannot be written: {error.strerror}") from error
+    try:
+        if not lock.take():
+            raise DatabaseInUse(f"{path} is in use by another process; stop it or choose another folder")
+        # Made here and not by SQLite, so that nobody else can read it at any moment; -wal and -shm take its mode over.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        lock.release()
+        raise ReadOnlyDatabase(f"{path} cannot be written: {error.strerror}") from error
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReadOnlyDatabase(f"folder {folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ReadOnlyDatabase(f"folder {folder} cannot be written by this user, or is on a read-only file system")
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is no regular file")
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise ReadOnlyDatabase(f"{path} cannot be written by this user, or is on a read-only file system")
+
+
+def _inspect(path: Path, schema: Schema) -> None:
+    if path.stat().st_size == 0:
+        return
+    with _refusing_damage(path), closing(_read_only(path)) as connection:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise CorruptDatabase(f"{path} is damaged ({str(verdict)[:200]}); restore it or move it away")
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables:
+            return
+        if "alembic_version" not in tables:
+            raise ForeignDatabase(f"{path} is a SQLite database of another program; choose another folder")
+        revisions = {str(found) for (found,) in connection.execute("SELECT version_num FROM alembic_version")}
+    unknown = revisions - {script.revision for script in _scripts(schema).walk_revisions()}
+    if unknown:
+        raise NewerSchema(
+            f"{path} has schema revision {', '.join(sorted(unknown))[:64]}, which this version does not know: "
+            "it was written by a newer one; use that, or another folder"
+        )
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)
+
+
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        text = f"{path} is damaged or no SQLite database ({error}); restore it or move it away"
+        raise CorruptDatabase(text) from error
+
+
+# --- Migrations -------------------------------------------------------------------------------------------------
+
+
+def _config(schema: Schema, attributes: dict[str, Any] | None = None) -> Config:
+    config = Config(attributes=attributes or {})
+    # '%' would be taken for ConfigParser's interpolation, and a path may hold any other separator than a newline.
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(_MIGRATIONS / schema / "versions").replace("%", "%%"))
+    return config
+
+
+def _scripts(schema: Schema) -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(schema))
+
+
+def _upgrade(connection: Connection, schema: Schema) -> None:
+    attributes: dict[str, Any] = {"connection": connection, "metadata": metadata_of(schema)}
+    command.upgrade(_config(schema, attributes), "head")
+
+
+def _cause(error: Exception) -> str:
+    """The driver's words, without SQLAlchemy's copy of the statement and its values."""
+    return str(getattr(error, "orig", None) or type(error).__name__)[:200]

@@ -1,0 +1,35 @@
+"""What goes wrong with a store, by what its owner does next.
+
+Everything but `StoreUnavailable` is raised while a database is opened: the start is refused, the text says what to do,
+and the file is as it was. `StoreUnavailable` comes from a database that worked and may work again: wait and try again.
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base; its text is one clear line for an operator and holds no data of the store."""
+
+
+class CorruptDatabase(StoreError):
+    """The file is no SQLite database, or a damaged one."""
+
+
+class ForeignDatabase(StoreError):
+    """A SQLite database, but of another program."""
+
+
+class NewerSchema(StoreError):
+    """Written by a later version of this program."""
+
+
+class ReadOnlyDatabase(StoreError):
+    """The folder or the file cannot be written."""
+
+
+class DatabaseInUse(StoreError):
+    """Another process has this database open as its owner."""
+
+
+class StoreUnavailable(StoreError):
+    """Nothing can be committed now: disk full, file system read-only, I/O error. It is tried again by itself."""
