@@ -1,0 +1,25 @@
+"""The Kubernetes adapter: informers, the job's status, Secrets, Node objects, the CRD. Nothing else speaks to the API.
+
+What leaves this package are the objects and errors of `cloudhub.taskmanager.ports`.
+"""
+
+from cloudhub.kube.client import KubeClient
+from cloudhub.kube.crd import crds_yaml, ensure_crd
+from cloudhub.kube.informer import Informer
+from cloudhub.kube.jobs import JobInformer
+from cloudhub.kube.leases import LeaseKeeper
+from cloudhub.kube.nodes import NodeInformer
+from cloudhub.kube.registrar import NodeRegistrar
+from cloudhub.kube.secrets import SecretReader
+
+__all__ = [
+    "Informer",
+    "JobInformer",
+    "KubeClient",
+    "LeaseKeeper",
+    "NodeInformer",
+    "NodeRegistrar",
+    "SecretReader",
+    "crds_yaml",
+    "ensure_crd",
+]
