@@ -4,7 +4,7 @@ What leaves this package are the objects and errors of `cloudhub.taskmanager.por
 """
 
 from cloudhub.kube.client import KubeClient
-from cloudhub.kube.crd import crds_yaml, ensure_crd
+from cloudhub.kube.crd import crd_yaml, ensure_crd
 from cloudhub.kube.informer import Informer
 from cloudhub.kube.jobs import JobInformer
 from cloudhub.kube.leases import LeaseKeeper
@@ -20,6 +20,6 @@ __all__ = [
     "NodeInformer",
     "NodeRegistrar",
     "SecretReader",
-    "crds_yaml",
+    "crd_yaml",
     "ensure_crd",
 ]

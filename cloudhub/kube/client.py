@@ -103,6 +103,11 @@ class KubeClient:
         """Seconds since the API last served, 0.0 while it does."""
         return 0.0 if self.unavailable_since is None else self._clock() - self.unavailable_since
 
+    def check(self, *, after: float = 30.0) -> str | None:
+        """For readiness: None while the API serves, or has not for less than ``after`` seconds."""
+        away = self.unavailable_for()
+        return f"the Kubernetes API has not served for {away:.0f} s: {self.last_error}" if away > after else None
+
     # --- Requests ---------------------------------------------------------------------------------------------
 
     async def request(

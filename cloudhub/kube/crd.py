@@ -26,13 +26,13 @@ _FILE: Final = "imageprepulljobs.yaml"
 Outcome = Literal["created", "updated", "kept", "foreign", "forbidden"]
 
 
-def crds_yaml() -> str:
+def crd_yaml() -> str:
     """The text of the CRDs, as ``cloudhub crds`` prints it for ``kubectl apply -f -``."""
     return resources.files("cloudhub.kube").joinpath("crds", _FILE).read_text()
 
 
 def load_crd() -> dict[str, Any]:
-    crd: dict[str, Any] = yaml.safe_load(crds_yaml())
+    crd: dict[str, Any] = yaml.safe_load(crd_yaml())
     return crd
 
 

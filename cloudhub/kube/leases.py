@@ -1,8 +1,8 @@
 """Leases for the Nodes that `cloudhub.kube.registrar` made, in a cluster that expects them.
 
 A cluster's node lifecycle controller calls a Node Unknown about 40 s after its Lease was last renewed, whatever its
-Ready condition says. So while a node's session lives, its Lease is renewed for it. One loop spreads all nodes evenly over
-the interval; there is no timer a node. The embedded API server has no such controller: there this is not run.
+Ready condition says. So while a node's session lives, its Lease is renewed for it. One loop spreads all nodes evenly
+over the interval; there is no timer a node. The embedded API server has no such controller: there this is not run.
 """
 
 from __future__ import annotations

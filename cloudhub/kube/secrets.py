@@ -48,16 +48,6 @@ class SecretReader:
             "PATCH", _path(namespace, name), body={"data": _encoded(data)}, content_type=MERGE_PATCH, sensitive=True
         )
 
-    async def put(self, namespace: str, name: str, *, data: Mapping[str, bytes]) -> None:
-        """Creates or updates, whichever is right."""
-        try:
-            await self.update(namespace, name, data=data)
-        except NotFound:
-            try:
-                await self.create(namespace, name, data=data)
-            except Conflict:
-                await self.update(namespace, name, data=data)  # someone made it in between
-
     async def _create_namespace(self, namespace: str) -> None:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         try:
