@@ -3,9 +3,9 @@
 Problem: at first the node trusts nobody. The token is ``<sha256 of the CA certificate>.<JWT>``: its first part lets the
 node recognise the hub's CA, its second lets the hub recognise the node.
 
-Guarantee: the JWT is sent only over TLS verified by a CA whose hash the token names, and only the JWT, as KubeEdge does
-it; nothing is written unless the certificate that came back is signed by that CA, for our key, in our name. Errors never
-hold the token.
+Guarantee: the JWT is sent only over TLS verified by a CA whose hash the token names, and only the JWT, as KubeEdge
+does it; nothing is written unless the certificate that came back is signed by that CA, for our key, in our name.
+Errors never hold the token.
 """
 
 from __future__ import annotations
