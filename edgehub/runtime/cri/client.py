@@ -5,8 +5,8 @@ the words of a connection attempt of long ago; a runtime that is back would go u
 
 Guarantee: a call is sent over a connection that stands. If there is none, the socket is tried directly, so that a
 runtime that is away is told at once and in the system's words, and one that is back is met at the next call: the
-channel's backoff is at most a second, and a call waits for it. Cancelling the task that awaits `call` cancels the RPC.
-No asyncio loop is touched before the first call.
+channel's backoff is a third of a second at most, and a call waits for it. Cancelling the task that awaits `call`
+cancels the RPC. No asyncio loop is touched before the first call.
 
 Not here: what an answer or an error means. Failures leave as `CallFailed`, codes by name.
 """
@@ -33,7 +33,7 @@ _OPTIONS: Final = (
     ("grpc.default_authority", "localhost"),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 300),
     ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     # A channel of another client to the same socket must not share its backoff with this one.
     ("grpc.use_local_subchannel_pool", 1),

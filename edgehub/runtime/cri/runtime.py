@@ -44,10 +44,11 @@ _BARE_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class CRIRuntime:
-    def __init__(self, *, socket: Path, query_timeout: float = 10.0) -> None:
-        """``query_timeout``: seconds for all calls but the pull; a runtime on a slow disk needs some."""
+    def __init__(self, *, socket: Path, query_timeout: float = 10.0, connect_timeout: float = 5.0) -> None:
+        """``query_timeout``: seconds for all calls but the pull; a runtime on a slow disk needs some.
+        ``connect_timeout``: seconds until a socket that takes connections must answer in gRPC."""
         self._endpoint = f"unix://{socket}"
-        self._client = CRIClient(socket=str(socket))
+        self._client = CRIClient(socket=str(socket), connect_timeout=connect_timeout)
         self._query_timeout = query_timeout
 
     async def version(self) -> RuntimeVersion:
