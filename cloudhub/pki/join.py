@@ -1,0 +1,327 @@
+"""The HTTPS endpoints by which nodes join, renew certificates, and look whether they exist: KubeEdge's port 10002.
+
+``GET /ca.crt``: the CA's certificate, DER; public. ``GET /edge.crt`` with a CSR as the body: a node certificate, for
+whoever shows a token, or the certificate that is to be renewed. ``GET /node/{name}``: 200 or 404.
+
+``POST /nodeupgrade`` and ``POST /task/...`` are reports of KubeEdge's other tasks. CloudCore believes whoever sends
+them. Nothing here acts on them; they are answered ``ok``, so that an EdgeCore is content, but only to the node itself,
+known by its certificate; strangers get 401.
+
+Guarantees: nothing is signed but by the rules of `cloudhub.pki.signing`. Every refusal has a status and a text for the
+peer and a log line with node and reason; no token is in either. A connection carries one request and lives for seconds
+(`AcceptLimits.turn`), bodies are at most 1 MiB, one address may ask only so often, and the number of connections at a
+time is bounded, so peers that send slowly or never cost a known amount.
+
+On load: the check of a token and a CSR and the signature take about 0.3 ms (P-256), a TLS handshake more, all in the
+event loop. With the handshakes bounded, a storm of joins delays other work by single milliseconds, which is less than
+handing such small pieces to threads would cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+import structlog
+from aiohttp import web
+from cryptography import x509
+
+from cloudhub.listen.acceptor import AcceptLimits, Acceptor
+from cloudhub.listen.admission import address_group
+from cloudhub.pki.ca import CertificateAuthority, utc_now
+from cloudhub.pki.errors import Refused
+from cloudhub.pki.names import NotANode, check_node_name, node_of
+from cloudhub.pki.ratelimit import AddressRateLimit
+from cloudhub.pki.signing import check_usages, sign_node_csr
+from cloudhub.pki.tokens import TokenIssuer, bearer
+
+MAX_BODY: Final = 1 << 20
+OCTETS: Final = "application/octet-stream"
+LOOK_AGAIN_EVERY: Final = 1.0
+
+NodeExists = Callable[[str], bool | Awaitable[bool]]
+
+log = structlog.get_logger(__name__)
+# aiohttp logs what it cannot parse, headers with tokens included.
+_aiohttp_log = logging.getLogger("cloudhub.pki.aiohttp")
+_aiohttp_log.setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinLimits:
+    requests_per_second: float = 100.0
+    """Of one address. A hub signs some 300 a second."""
+    request_burst: int = 2000
+    """A fleet behind one NAT that joins together."""
+    accept: AcceptLimits = field(default_factory=lambda: AcceptLimits(turn=30.0, running=256, running_per_address=192))
+    """Here a turn is the connection's whole life."""
+
+
+class JoinServer:
+    """``certificate_life`` is KubeEdge's edgeCertSigningDuration. ``is_revoked`` is asked for each certificate,
+    ``node_exists`` for each ``/node/{name}``."""
+
+    def __init__(
+        self,
+        *,
+        ca: CertificateAuthority,
+        tokens: TokenIssuer,
+        ssl_context: ssl.SSLContext,
+        host: str,
+        port: int,
+        certificate_life: timedelta = timedelta(days=365),
+        node_exists: NodeExists = lambda node: False,
+        is_revoked: Callable[[str], bool] = lambda node: False,
+        limits: JoinLimits | None = None,
+        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if ssl_context.verify_mode is ssl.CERT_NONE:
+            raise ValueError("ssl_context does not ask for client certificates")
+        limits = limits or JoinLimits()
+        self._ca = ca
+        self._tokens = tokens
+        self._life = certificate_life
+        self._node_exists = node_exists
+        self._is_revoked = is_revoked
+        self._now = now
+        self._rate = AddressRateLimit(per_second=limits.requests_per_second, burst=limits.request_burst, clock=clock)
+        self._acceptor = Acceptor(
+            host=host,
+            port=port,
+            ssl_context=ssl_context,
+            limits=limits.accept,
+            welcome=self._welcome,
+            refused=_connection_refused,
+        )
+        self._runner: web.AppRunner | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        return self._acceptor.port
+
+    async def start(self) -> None:
+        runner = web.AppRunner(
+            self._application(),
+            handle_signals=False,
+            access_log=None,
+            logger=_aiohttp_log,
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+        await runner.setup()
+        self._runner = runner
+        try:
+            self._acceptor.start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._looking = asyncio.create_task(self._keep_looking(), name="join-acceptor")
+        log.info("serving joins", port=self.port, ca_sha256=self._ca.fingerprint)
+
+    async def stop(self) -> None:
+        """Ends what is running, within a second or two."""
+        if self._runner is None or self._looking is None:
+            return
+        self._looking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._looking
+        await self._acceptor.stop()
+        await self._runner.cleanup()
+        self._runner = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _welcome(self, address: str) -> _Visit:
+        if self._runner is None or self._runner.server is None:
+            raise RuntimeError("the join server is not running")
+        return _Visit(self._runner.server())
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_EVERY)
+            self._acceptor.look_again()
+
+    # --- Requests ---------------------------------------------------------------------------------------------------
+
+    def _application(self) -> web.Application:
+        application = web.Application(client_max_size=MAX_BODY, middlewares=[self._guard])
+        application.add_routes(
+            [
+                web.get("/ca.crt", self._get_ca, allow_head=False),
+                web.get("/edge.crt", self._get_certificate, allow_head=False),
+                web.get("/node/{name}", self._get_node, allow_head=False),
+                web.post("/nodeupgrade", self._post_report),
+                web.post("/task/{type}/name/{task}/node/{node}/status", self._post_report),
+            ]
+        )
+        return application
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Rate, refusals, and everything unforeseen, as texts."""
+        address = address_group(request.remote or "")
+        try:
+            if not self._rate.allow(address):
+                raise Refused(429, "rate", "too many requests from this address; try again later")
+            response = await handler(request)
+        except Refused as refused:
+            log.warning(
+                "request refused",
+                path=request.path[:64],
+                node=request.headers.get("NodeName", "")[:253],
+                address=address,
+                reason=refused.reason,
+                detail=str(refused),
+            )
+            response = web.Response(status=refused.status, text=f"{refused}\n")
+            if refused.status == 429:
+                response.headers["Retry-After"] = "10"
+        except web.HTTPException as error:
+            response = web.Response(status=error.status, text=f"{error.reason}\n", headers=_allow(error))
+        except Exception:
+            log.exception("request failed", path=request.path[:64])
+            response = web.Response(status=500, text="internal error\n")
+        response.headers["Server"] = "cloudhub"
+        # Go's clients would keep the connection, and its turn, for minutes.
+        response.force_close()
+        return response
+
+    async def _get_ca(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._ca.certificate_der, content_type=OCTETS)
+
+    async def _get_certificate(self, request: web.Request) -> web.Response:
+        node, how = self._authenticate(request)
+        if self._is_revoked(node):
+            raise Refused(403, "revoked", f"node {node} is revoked")
+        check_usages(request.headers.get("ExtKeyUsages"))
+        csr = await request.read()
+        der = sign_node_csr(self._ca, csr=csr, node=node, life=self._life, now=self._now())
+        log.info("node certificate signed", node=node, by=how, days=self._life.days)
+        return web.Response(body=der, content_type=OCTETS)
+
+    def _authenticate(self, request: web.Request) -> tuple[str, str]:
+        """The node that asks, and by what it is known. A token counts before a certificate: a node that shows both
+        joins anew."""
+        try:
+            node = check_node_name(request.headers.get("NodeName", ""))
+        except NotANode as error:
+            raise Refused(400, "node name", f"header NodeName: {error}") from None
+        certificate = _peer_certificate(request)
+        if "Authorization" in request.headers or certificate is None:
+            self._tokens.verify(bearer(request.headers.get("Authorization")), node)
+            return node, "token"
+        if _node_of(certificate) != node:
+            raise Refused(403, "certificate", f"the client certificate is not that of node {node}")
+        return node, "certificate"
+
+    async def _get_node(self, request: web.Request) -> web.Response:
+        try:
+            name = check_node_name(request.match_info["name"])
+        except NotANode as error:
+            raise Refused(400, "node name", str(error)) from None
+        found = self._node_exists(name)
+        if inspect.isawaitable(found):
+            found = await found
+        return web.Response(text="Node found") if found else web.Response(status=404, text="Node not found")
+
+    async def _post_report(self, request: web.Request) -> web.Response:
+        certificate = _peer_certificate(request)
+        if certificate is None:
+            raise Refused(401, "no credentials", "a client certificate is required")
+        node = _node_of(certificate)
+        if request.match_info.get("node", node) != node:
+            raise Refused(403, "certificate", "the client certificate is of another node")
+        await request.read()
+        log.debug("report of another task ignored", node=node, path=request.path[:64])
+        return web.Response(text="ok")
+
+
+class _Visit(asyncio.Protocol):
+    """One connection, from TLS to its end: aiohttp's handler, and a note when the link is gone."""
+
+    __slots__ = ("_gone", "_inner", "_transport")
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def protocol(self) -> asyncio.BaseProtocol:
+        return self
+
+    async def settled(self) -> None:
+        await self._gone
+
+    def abandon(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast: uvloop's transports are asyncio.Transport by shape, not by class.
+        self._transport = cast(asyncio.Transport, transport)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._gone.done():
+            self._gone.set_result(None)
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        self._inner.eof_received()
+        return None
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+
+def _peer_certificate(request: web.Request) -> x509.Certificate | None:
+    """TLS has checked its chain, its time and that it is for clients."""
+    transport = request.transport
+    ssl_object: Any = transport.get_extra_info("ssl_object") if transport is not None else None
+    der = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
+    try:
+        return x509.load_der_x509_certificate(der) if der else None
+    except ValueError:
+        raise Refused(401, "certificate", "the client certificate cannot be read") from None
+
+
+def _node_of(certificate: x509.Certificate) -> str:
+    try:
+        return node_of(certificate)
+    except NotANode as error:
+        raise Refused(401, "certificate", f"client certificate: {error}") from None
+
+
+def _allow(error: web.HTTPException) -> dict[str, str]:
+    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+
+
+def _connection_refused(reason: str, address: str, detail: str) -> None:
+    log.debug("join connection ended", reason=reason, address=address, detail=detail)

@@ -1,0 +1,431 @@
+"""One connection of a node: the asyncio protocol between the transport and the rules.
+
+websockets' sans-IO protocol does the WebSocket framing, `SessionRules` says what frames mean, and this class moves
+bytes. It is written on the bare transport instead of websockets' ready-made connection for the sake of ten thousand
+idle sessions: no task, no queue and no timer belongs to a session that only sends keepalives.
+
+Guarantees:
+- The owner's `message_received` is awaited before the next message of this session is handed over, and reading stops
+  while a few wait. Messages that arrived whole before the link broke are handed over before the session is gone.
+- What a peer can make this keep is bounded: the outbox, the messages not yet handed over, one slice of undecoded bytes
+  beyond what the transport delivered at once, one message of `MAX_FRAME_BYTES` in the making. Reading also stops while
+  the peer does not read what it is sent, so that answering its pings cannot fill memory.
+- Nothing of a message's content is ever logged: websockets' own logger prints frames at debug level, so it is pinned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+import structlog
+from cryptography import x509
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from cloudhub.sessions.protocol import (
+    Answer,
+    Close,
+    CloseCode,
+    Deliver,
+    Greeting,
+    HandshakeRefused,
+    Ignored,
+    KeptAlive,
+    SessionRules,
+    SessionState,
+)
+from shared.wire import HEADER_FEATURES, MAX_FRAME_BYTES, Feature, Message, encode
+
+if TYPE_CHECKING:
+    from cloudhub.sessions.outbox import Outbox
+    from cloudhub.taskmanager.ports import SessionInfo
+
+FEED_SLICE: Final = 16 * 1024
+"""How much is decoded before the bounds are looked at again."""
+INBOX_HIGH: Final = 16
+"""Messages not yet handed over at which reading stops."""
+MAX_CLOSE_REASON: Final = 120
+"""Bytes; a close frame holds 123."""
+WRITE_HIGH: Final = 32 * 1024
+FEATURES_OFFERED: Final = ",".join(Feature)
+
+log = structlog.get_logger(__name__)
+_websockets_log = logging.getLogger("cloudhub.sessions.websockets")
+_websockets_log.setLevel(logging.WARNING)
+
+
+class Owner(Protocol):
+    """What a connection needs of the server."""
+
+    @property
+    def now(self) -> float: ...
+    def greet(self, request: Request, certificate: x509.Certificate | None) -> Greeting: ...
+    def opened(self, connection: NodeConnection, greeting: Greeting) -> None: ...
+    def kept_alive(self, connection: NodeConnection) -> None: ...
+    def ignored(self, operation: str) -> None: ...
+    def write_stalled(self, connection: NodeConnection) -> None: ...
+    def write_resumed(self, connection: NodeConnection) -> None: ...
+    def paced(self, connection: NodeConnection) -> None: ...
+    def closing(self, connection: NodeConnection) -> None: ...
+    def ended(self, connection: NodeConnection, label: str, reason: str) -> None: ...
+    def gone(self, connection: NodeConnection) -> None: ...
+    def lost(self, connection: NodeConnection) -> None: ...
+    def abandoned(self, connection: NodeConnection) -> None: ...
+    async def message_received(self, session: SessionInfo, message: Message) -> None: ...
+
+
+class NodeConnection(asyncio.Protocol):
+    """From the end of the TLS handshake to the loss of the link."""
+
+    __slots__ = (
+        "_handshaken",
+        "_held",
+        "_inbox",
+        "_lost",
+        "_outbox",
+        "_owner",
+        "_partial",
+        "_predecessor",
+        "_pump_task",
+        "_reading_paused",
+        "_rules",
+        "_transport",
+        "_write_paused",
+        "_ws",
+        "info",
+    )
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._ws = ServerProtocol(max_size=MAX_FRAME_BYTES, logger=_websockets_log)
+        self._transport: asyncio.Transport | None = None
+        self._rules: SessionRules | None = None
+        self._outbox: Outbox | None = None
+        self._inbox: list[Message] = []
+        self._partial: bytearray | None = None
+        self._held: bytes = b""
+        self._pump_task: asyncio.Task[None] | None = None
+        self._predecessor: asyncio.Task[None] | None = None
+        self._reading_paused = False
+        self._write_paused = False
+        self._lost = False
+        self.info: SessionInfo
+        self._handshaken: asyncio.Future[None] | None = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_open(self) -> bool:
+        return self._rules is not None and self._rules.state is SessionState.OPEN
+
+    @property
+    def is_over(self) -> bool:
+        """The link is gone and all that it brought has been handed over."""
+        return self._lost and self._pump_task is None
+
+    @property
+    def pump_task(self) -> asyncio.Task[None] | None:
+        """The task that hands over messages, while there are some."""
+        return self._pump_task
+
+    def begin(
+        self, *, info: SessionInfo, rules: SessionRules, outbox: Outbox, predecessor: asyncio.Task[None] | None
+    ) -> None:
+        """The owner accepted the handshake. ``predecessor`` still hands over what the node's last session received;
+        this one's messages come after those."""
+        self.info = info
+        self._rules = rules
+        self._outbox = outbox
+        self._predecessor = predecessor
+
+    # --- What the owner asks for ----------------------------------------------------------------------------------
+
+    def send(self, frame: bytes) -> bool:
+        """Queues ``frame`` and sends what may be sent. False when there is no room."""
+        if not self.is_open or self._outbox is None or not self._outbox.put(frame):
+            return False
+        self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Sends what waits, as far as the link and the pace allow."""
+        if self._outbox is None:
+            return
+        while len(self._outbox) and not self._write_paused and self.is_open:
+            frame = self._outbox.take(self._owner.now)
+            if frame is None:
+                self._owner.paced(self)
+                return
+            self._ws.send_text(frame)
+            self._write_out()
+
+    def time_passed(self) -> None:
+        """A limit of this session may have been reached, or reading may go on."""
+        if not self.is_open or self._rules is None:
+            return
+        close = self._rules.time_passed(self._owner.now)
+        if close is not None:
+            self.close(close.code, close.reason, close.label)
+        else:
+            self._go_on_reading()
+
+    def close(self, code: int, reason: str, label: str) -> None:
+        """Ends the session with a close frame. The link is given a moment to answer, then it is cut."""
+        if self._rules is not None:
+            self._rules.end()
+        if self._ws.state is State.OPEN:
+            self._ws.send_close(code, reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore"))
+            self._write_out()
+        self._end(label, reason)
+        # The peer's answer to the close frame may lie behind what was not read.
+        self._held = b""
+        self._resume_transport()
+
+    # --- Guest of the acceptor ------------------------------------------------------------------------------------
+
+    @property
+    def protocol(self) -> asyncio.BaseProtocol:
+        return self
+
+    async def settled(self) -> None:
+        """Returns when the session is open, or when there will be none."""
+        if self._handshaken is not None:
+            await self._handshaken
+
+    def abandon(self) -> None:
+        self._handshaken = None
+        self.abort()
+        self._owner.abandoned(self)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio.Protocol -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast: uvloop's transports are asyncio.Transport by shape, not by class.
+        self._transport = transport = cast(asyncio.Transport, transport)
+        transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_HIGH // 4)
+
+    def data_received(self, data: bytes) -> None:
+        if self._held:
+            self._held += data
+        elif self._blocked():
+            # Transports may deliver once more after they were told to stop.
+            self._held = bytes(data)
+        elif len(data) <= FEED_SLICE:
+            self._feed(data)
+            self._stop_reading_when_blocked()
+        else:
+            self._held = bytes(data)
+            self._go_on_reading()
+
+    def eof_received(self) -> bool:
+        self._ws.receive_eof()
+        self._after_feed()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._held = b""
+        self._ws.receive_eof()
+        self._ws.data_to_send()
+        self._settle_handshake()
+        if self._rules is not None:
+            self._rules.end()
+            self._end("lost", f"connection lost: {type(exc).__name__}" if exc else "connection lost")
+        self._owner.lost(self)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._owner.write_stalled(self)
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._owner.write_resumed(self)
+        self.flush()
+        self._go_on_reading()
+
+    # --- Reading --------------------------------------------------------------------------------------------------
+
+    def _blocked(self) -> bool:
+        if self._write_paused:
+            return True
+        # Once the session is over, what comes is thrown away, up to the peer's answer to the close frame.
+        if self._rules is None or not self.is_open:
+            return False
+        return len(self._inbox) >= INBOX_HIGH or not self._rules.may_read(self._owner.now)
+
+    def _go_on_reading(self) -> None:
+        """Decodes what was held back, as far as the bounds allow, then reads again."""
+        while self._held and not self._blocked():
+            data, self._held = self._held[:FEED_SLICE], self._held[FEED_SLICE:]
+            self._feed(data)
+        self._stop_reading_when_blocked()
+        if not self._held and not self._blocked():
+            self._resume_transport()
+
+    def _stop_reading_when_blocked(self) -> None:
+        if self._reading_paused or self._lost or self._transport is None or not self._blocked():
+            return
+        self._reading_paused = True
+        self._transport.pause_reading()
+        # Only the rate is mended by time; the other two by the events that end them.
+        if not self._write_paused and len(self._inbox) < INBOX_HIGH:
+            self._owner.paced(self)
+
+    def _resume_transport(self) -> None:
+        if self._reading_paused and not self._lost and self._transport is not None:
+            self._reading_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _feed(self, data: bytes) -> None:
+        if self._ws.reader.eof:
+            return
+        self._ws.receive_data(data)
+        self._after_feed()
+
+    def _after_feed(self) -> None:
+        events = self._ws.events_received()
+        self._write_out()
+        for event in events:
+            if isinstance(event, Request):
+                self._on_request(event)
+            elif isinstance(event, Frame) and self.is_open:
+                self._on_frame(event)
+        if self._ws.state is not State.OPEN and self._ws.state is not State.CONNECTING:
+            self._on_peer_closed()
+
+    def _on_peer_closed(self) -> None:
+        if self._rules is None:
+            self._settle_handshake()
+            return
+        self._rules.end()
+        problem = self._ws.parser_exc
+        if problem is None:
+            self._end("closed", "closed by the node")
+        elif isinstance(problem, PayloadTooBig):
+            self._end("oversized", str(problem))
+        else:
+            self._end("protocol", f"{type(problem).__name__}: {problem}"[:200])
+
+    def _on_request(self, request: Request) -> None:
+        response = self._ws.accept(request)
+        greeting: Greeting | None = None
+        if response.status_code == 101:
+            try:
+                greeting = self._owner.greet(request, self._peer_certificate())
+            except HandshakeRefused as refused:
+                response = self._ws.reject(refused.status, f"{refused}\n")
+        if greeting is not None:
+            response.headers[HEADER_FEATURES] = FEATURES_OFFERED
+        self._ws.send_response(response)
+        self._write_out()
+        if greeting is not None:
+            self._owner.opened(self, greeting)
+        self._settle_handshake()
+
+    def _peer_certificate(self) -> x509.Certificate | None:
+        ssl_object: Any = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        der = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
+        try:
+            return x509.load_der_x509_certificate(der) if der else None
+        except ValueError:
+            raise HandshakeRefused(401, "certificate", "client certificate cannot be read") from None
+
+    def _on_frame(self, frame: Frame) -> None:
+        if self._rules is not None:
+            self._rules.frame_arrived(len(frame.data), self._owner.now, continued=frame.opcode is Opcode.CONT)
+        if frame.opcode is Opcode.CONT:
+            if self._partial is None:
+                return
+            self._partial += frame.data
+            if frame.fin:
+                whole, self._partial = bytes(self._partial), None
+                self._on_message(whole)
+        elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+            if frame.fin:
+                self._on_message(frame.data)
+            else:
+                self._partial = bytearray(frame.data)
+
+    def _on_message(self, data: bytes | bytearray | memoryview) -> None:
+        if self._rules is None:
+            return
+        event = self._rules.receive(bytes(data), self._owner.now)
+        match event:
+            case KeptAlive():
+                self._owner.kept_alive(self)
+            case Deliver(message):
+                self._inbox.append(message)
+                if self._pump_task is None:
+                    self._pump_task = asyncio.get_running_loop().create_task(
+                        self._pump(), name=f"session-messages-{self.info.node}"
+                    )
+            case Answer(message):
+                self.send(encode(message).encode())
+            case Ignored(operation):
+                self._owner.ignored(operation)
+            case Close(code, reason, label):
+                self.close(code, reason, label)
+
+    async def _pump(self) -> None:
+        """Hands over what arrived, one by one; ends when there is nothing left."""
+        try:
+            if self._predecessor is not None:
+                await asyncio.wait((self._predecessor,))
+                self._predecessor = None
+            while self._inbox:
+                try:
+                    await self._owner.message_received(self.info, self._inbox[0])
+                except Exception:
+                    log.exception("message handling failed", node=self.info.node)
+                    self.close(CloseCode.INTERNAL_ERROR, "internal error", "internal")
+                del self._inbox[0]
+                if self._reading_paused and self.is_open:
+                    self._go_on_reading()
+        finally:
+            self._pump_task = None
+            if not self.is_open:
+                self._owner.gone(self)
+            if self._lost:
+                self._owner.lost(self)
+
+    # --- Writing and ending ---------------------------------------------------------------------------------------
+
+    def _write_out(self) -> None:
+        chunks = self._ws.data_to_send()
+        if not chunks or self._lost or self._transport is None:
+            return
+        end = chunks[-1] == b""
+        data = b"".join(chunks)
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+        if end:
+            # The empty chunk asks for a half-close, which TLS does not have. Closing sends what is buffered first; the
+            # owner cuts the link if that takes too long.
+            self._owner.closing(self)
+            self._transport.close()
+
+    def _end(self, label: str, reason: str) -> None:
+        """The session is over. Idempotent."""
+        if self._rules is None or self._outbox is None:
+            return
+        self._outbox = None
+        self._partial = None
+        if not self._lost:
+            self._owner.closing(self)
+        self._owner.ended(self, label, reason)
+        if self._pump_task is None:
+            self._owner.gone(self)
+
+    def _settle_handshake(self) -> None:
+        if self._handshaken is not None:
+            if not self._handshaken.done():
+                self._handshaken.set_result(None)
+            self._handshaken = None
