@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import random
 import shutil
 import socket
 import tempfile
@@ -18,6 +20,7 @@ from tests.parts.process import Process, run
 
 _HTTP_OK = 200
 _HTTP_UNAUTHORIZED = 401
+_FIRST_PORT, _LAST_PORT = 20000, 32000
 
 
 class Registry:
@@ -129,8 +132,10 @@ class Registry:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago: docker-registry does not tell which one it got for port 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A free port below those that the system gives to outgoing connections, which could take it before the registry
+    does: docker-registry does not tell which one it got for port 0."""
+    while True:
+        port = random.randrange(_FIRST_PORT, _LAST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
