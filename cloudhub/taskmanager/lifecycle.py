@@ -196,8 +196,6 @@ _FIELDS: Final = {
 
 class Verdict(StrEnum):
     GO_ON = "GoOn"
-    STOP = "Stop"
-    """Too many failed: nothing more is begun. Once stopped, a job ends as `FAILED`."""
     SUCCESSFUL = "Successful"
     FAILED = "Failed"
 
@@ -207,14 +205,12 @@ def too_many_failed(failed: int, total: int, tolerate: str) -> bool:
     return failed > 0 and Decimal(failed) > Decimal(tolerate) * total
 
 
-def judge(tally: Tally, *, tolerate: str, stopped: bool) -> Verdict:
-    """What becomes of a job of which nobody said that it has ended."""
-    given_up = stopped or too_many_failed(tally.failed, tally.total, tolerate)
-    if given_up and tally.not_begun:
-        return Verdict.STOP
-    if tally.in_flight or tally.not_begun:
+def judge(tally: Tally, *, stopped: bool) -> Verdict:
+    """What becomes of a job of which nobody said that it has ended. One that was stopped can only end as failed, after
+    what is in flight has ended."""
+    if tally.in_flight or (tally.not_begun and not stopped):
         return Verdict.GO_ON
-    return Verdict.FAILED if given_up else Verdict.SUCCESSFUL
+    return Verdict.FAILED if stopped else Verdict.SUCCESSFUL
 
 
 def failure_text(failed: int, total: int, tolerate: str) -> str:

@@ -1,0 +1,258 @@
+"""The one writer of a database: what arrives within a few milliseconds shares one transaction.
+
+The problem: a commit that lasts costs a disk flush; ten thousand nodes that report in one second cannot each have
+one. So whoever wants to write submits an item and waits; the writer takes all that has arrived, performs it in one
+transaction and wakes every waiter when that is on the disk, or tells every one that it is not.
+
+Guarantees: items are performed in the order of their submission; `submit` returns only after the commit; an item whose
+performance raises spoils no other (the batch is rolled back and tried again one by one); cancelling a waiter does not
+undo what it submitted; ``committed`` is told of each transaction, in their order, before any of its waiters goes on.
+
+When the database cannot be written (disk full, read-only, I/O error), all waiters get `StoreUnavailable`, and so does
+everyone who submits after; `problem` says why. The writer then tries by itself, with a transaction that needs space and
+leaves nothing, until it succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import structlog
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from cloudhub.store.errors import StoreUnavailable
+
+_log = structlog.get_logger(__name__)
+
+GROUP_SECONDS: Final = 0.002
+"""How long the first item of a batch waits for others. Far below what a flush takes on most disks."""
+MAX_BATCH: Final = 1000
+"""Weight of one transaction. It bounds how long the others wait for it."""
+PROBE_SECONDS: Final = 1.0
+
+_UNAVAILABLE: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Summary = TypeVar("Summary")
+
+Perform = Callable[[Connection, Sequence[Item]], tuple[Sequence[Result], Summary]]
+"""Does the items in a transaction that is begun and ended around it; gives a result for each, and what it did in all.
+Called again with the same items when it, or another item of its batch, raised."""
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    weight: int
+    done: asyncio.Future[Result]
+
+
+class Writer(Generic[Item, Result, Summary]):
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine,
+        perform: Perform[Item, Result, Summary],
+        committed: Callable[[Summary], None],
+        observe: Callable[[float], None] = lambda seconds: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        group_seconds: float = GROUP_SECONDS,
+    ) -> None:
+        self._engine = engine.execution_options(sqlite_begin="IMMEDIATE")
+        self._perform = perform
+        self._committed = committed
+        self._observe = observe
+        self._sleep = sleep
+        self._group_seconds = group_seconds
+        self._queue: deque[_Waiting[Item, Result]] = deque()
+        self._arrived = asyncio.Event()
+        self._working = asyncio.Event()
+        self._working.set()
+        self._problem: str | None = None
+        self._closing = False
+        self._connection: AsyncConnection | None = None
+        self._task = asyncio.create_task(self._run(), name="store-writer")
+
+    def problem(self) -> str | None:
+        """Why nothing can be written now."""
+        return self._problem
+
+    async def working(self) -> None:
+        """Returns when the database can be written, as far as is known."""
+        await self._working.wait()
+
+    async def submit(self, item: Item, *, weight: int = 1) -> Result:
+        """The item's result, once it is on the disk. Raises `StoreUnavailable`, or what performing it raised."""
+        if self._closing:
+            raise StoreUnavailable("the store is closed")
+        if self._problem is not None:
+            raise StoreUnavailable(self._problem)
+        waiting = _Waiting[Item, Result](item, weight, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._arrived.set()
+        return await waiting.done
+
+    async def close(self) -> None:
+        """Writes what was submitted, then ends."""
+        self._closing = True
+        self._arrived.set()
+        if self._problem is not None:
+            # Nothing waits in the queue, and the next probe may be a second away.
+            self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled() and (error := self._task.exception()) is not None:
+            raise error
+
+    async def _run(self) -> None:
+        try:
+            while await self._next():
+                await self._commit(self._take())
+        finally:
+            if self._connection is not None and self._problem is None:
+                await self._connection.close()
+            self._give_up(StoreUnavailable("the store is closed"))
+
+    async def _next(self) -> bool:
+        """Waits for work. False when there is none and there will be none."""
+        if not self._queue:
+            if self._closing:
+                return False
+            self._arrived.clear()
+            await self._arrived.wait()
+            if not self._closing:
+                await asyncio.sleep(self._group_seconds)
+        return bool(self._queue) or not self._closing
+
+    def _take(self) -> list[_Waiting[Item, Result]]:
+        batch: list[_Waiting[Item, Result]] = []
+        weight = 0
+        while self._queue and (not batch or weight + self._queue[0].weight <= MAX_BATCH):
+            batch.append(self._queue.popleft())
+            weight += batch[-1].weight
+        return batch
+
+    async def _commit(self, batch: list[_Waiting[Item, Result]]) -> None:
+        if not batch:
+            return
+        try:
+            results, summary = await self._transaction([waiting.item for waiting in batch])
+        except StoreUnavailable as error:
+            self._queue.extendleft(reversed(batch))
+            self._give_up(error)
+            await self._recover(str(error))
+        except Exception as error:
+            if len(batch) == 1:
+                _refuse(batch[0], error)
+                return
+            _log.exception("an item spoiled its batch; trying each alone", items=len(batch))
+            for waiting in batch:
+                await self._commit([waiting])
+        else:
+            self._committed(summary)
+            for waiting, result in zip(batch, results, strict=True):
+                if not waiting.done.done():
+                    waiting.done.set_result(result)
+
+    async def _transaction(self, items: Sequence[Item]) -> tuple[Sequence[Result], Summary]:
+        if self._problem is not None:
+            raise StoreUnavailable(self._problem)
+        begun = time.perf_counter()
+        try:
+            connection = await self._connect()
+            async with connection.begin():
+                done = await connection.run_sync(self._perform, items)
+        except (DBAPIError, OSError) as error:
+            if not is_unavailability(error):
+                raise
+            await self._disconnect()
+            raise StoreUnavailable(reason_of(error)) from error
+        self._observe(time.perf_counter() - begun)
+        return done
+
+    async def _recover(self, why: str) -> None:
+        self._problem = why
+        self._working.clear()
+        _log.error("the store cannot be written", reason=why)
+        while self._problem is not None:
+            await self._sleep(PROBE_SECONDS)
+            try:
+                connection = await self._connect()
+                async with connection.begin():
+                    await connection.run_sync(_probe)
+            except (DBAPIError, OSError) as error:
+                await self._disconnect()
+                self._problem = reason_of(error)
+            else:
+                self._problem = None
+        self._working.set()
+        _log.info("the store can be written again")
+
+    def _give_up(self, error: StoreUnavailable) -> None:
+        while self._queue:
+            _refuse(self._queue.popleft(), error)
+
+    async def _connect(self) -> AsyncConnection:
+        if self._connection is None:
+            self._connection = await self._engine.connect()
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        """After an error nothing is known about the connection; the next one is a new one."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            await connection.invalidate()
+            await connection.close()
+        except (DBAPIError, OSError) as error:
+            _log.warning("a connection to the store could not be closed", reason=reason_of(error))
+
+
+def _refuse(waiting: _Waiting[Item, Result], error: Exception) -> None:
+    if not waiting.done.done():
+        waiting.done.set_exception(error)
+
+
+def _probe(connection: Connection) -> None:
+    """A transaction that must find space for what it writes, and leaves nothing."""
+    connection.execute(text("CREATE TABLE probe AS SELECT zeroblob(65536) AS block"))
+    connection.execute(text("DROP TABLE probe"))
+
+
+def is_unavailability(error: Exception) -> bool:
+    """Nobody's statement is at fault: the disk, the file or the connection is, and it may be well again later."""
+    cause = getattr(error, "orig", None) or error
+    if not isinstance(cause, sqlite3.Error):
+        return isinstance(cause, OSError)
+    code = getattr(cause, "sqlite_errorcode", None)
+    # The extended codes have the primary one in their lowest byte. No code: the driver's connection is gone.
+    return code is None or (code & 0xFF) in _UNAVAILABLE
+
+
+def reason_of(error: Exception) -> str:
+    """In the driver's words; SQLAlchemy's own text would repeat the statement and its values."""
+    cause = getattr(error, "orig", None) or error
+    return f"the store cannot be used: {str(cause)[:200]}"
