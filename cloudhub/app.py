@@ -1,0 +1,483 @@
+"""The composition root: what a hub is made of, opened in order and closed in reverse.
+
+`run_hub` works against a Kubernetes API server, `run_standalone` brings one along, in this process; what lies between
+is the same. A root task that dies ends the process with its error. SIGTERM and SIGINT end it in order; what has not
+ended after `STOP_SECONDS` is named in the log and left behind, since an orchestrator would kill it anyway: everything
+that counts is committed before it is acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+import psutil
+import structlog
+
+from cloudhub.config import CloudCoreConfig, LoadedConfig, load_config, parse_config
+from cloudhub.health import Health, HealthServer
+from cloudhub.kube import JobInformer, KubeClient, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
+from cloudhub.metrics import Metrics
+from cloudhub.pki import secrets as pki_secrets
+from cloudhub.pki.ca import CertificateAuthority, utc_now
+from cloudhub.pki.errors import PKIError
+from cloudhub.pki.join import JoinServer
+from cloudhub.pki.setup import CA_FILE, CA_KEY_FILE, PKI, PKISources, open_pki
+from cloudhub.pki.tokens import issue_join_token
+from cloudhub.sessions.server import SessionServer
+from cloudhub.settings import ConfigError
+from cloudhub.standalone import StandaloneAPI
+from cloudhub.store.engine import open_database
+from cloudhub.store.queue import TaskQueue
+from cloudhub.taskmanager.manager import TaskManager, TaskManagerSettings
+from cloudhub.taskmanager.ports import SessionInfo, SessionListener, Unavailable
+from shared.wire import Message
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS: Final = 9.0
+"""KubeEdge's operators, systemd and Kubernetes all wait longer; nobody should have to."""
+PKI_FOLDER: Final = "pki"
+KUBECONFIG: Final = "kubeconfig"
+ENDPOINTS: Final = "endpoints.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandaloneOptions:
+    data_dir: Path
+    address: str = "127.0.0.1"
+    advertise: tuple[str, ...] = ()
+    api_port: int = 6443
+    websocket_port: int = 10000
+    https_port: int = 10002
+    metrics_address: str = "127.0.0.1:9091"
+    node_limit: int = 1000
+
+
+# --- The two ways to run --------------------------------------------------------------------------------------
+
+
+async def run_hub(loaded: LoadedConfig, *, kubeconfig: Path | None = None) -> None:
+    """Until it is told to stop. Raises what keeps it from starting."""
+    config = loaded.config
+    if loaded.ignored:
+        log.info("keys of the configuration that mean nothing here", keys=list(loaded.ignored))
+    hub = config.modules.cloudHub
+    if not hub.enable:
+        raise ConfigError(key="modules.cloudHub.enable", problem="is false, and this program is nothing else")
+    async with _process() as stopped, _Hub(config) as parts:
+        await parts.connect(kubeconfig=str(kubeconfig or config.kubeAPIConfig.kubeConfig))
+        sources = PKISources(
+            ca_file=Path(hub.tlsCAFile),
+            ca_key_file=Path(hub.tlsCAKeyFile),
+            server_file=Path(hub.tlsCertFile),
+            server_key_file=Path(hub.tlsPrivateKeyFile),
+            store=parts.secrets,
+        )
+        await parts.open(sources, register="unschedulable" if hub.registerNodes else "no")
+        await stopped.wait()
+
+
+async def run_standalone(options: StandaloneOptions) -> None:
+    """As `run_hub`, with the API server in this process."""
+    folder = options.data_dir
+    await asyncio.to_thread(_private_folder, folder)
+    (folder / ENDPOINTS).unlink(missing_ok=True)
+    addresses, names = _names(options)
+    async with _process() as stopped:
+        api = StandaloneAPI(
+            data_dir=folder, host=options.address, port=options.api_port, extra_names=[*addresses, *names]
+        )
+        async with _started(api):
+            api.write_kubeconfig(folder / KUBECONFIG)
+            async with _Hub(_standalone_config(options, addresses, names)) as parts:
+                await parts.connect(kubeconfig=str(folder / KUBECONFIG))
+                await ensure_crd(parts.client)
+                await parts.open(PKISources(folder=folder / PKI_FOLDER), register="schedulable")
+                _announce(options, api.url, parts)
+                await stopped.wait()
+
+
+async def issue_token(
+    *, ttl: timedelta, node: str | None, data_dir: Path | None, config: Path, kubeconfig: Path | None
+) -> str:
+    """A join token by the CA of a standalone's folder, else by that of the configuration's files or cluster."""
+    if data_dir is not None:
+        pair = data_dir / PKI_FOLDER / CA_FILE, data_dir / PKI_FOLDER / CA_KEY_FILE
+        hint = f"is there a `cloudhub standalone --data-dir {data_dir}` running?"
+        return issue_join_token(await asyncio.to_thread(_read_ca, *pair, hint), ttl=ttl, node=node)
+    settings = load_config(config).config
+    hub = settings.modules.cloudHub
+    if await asyncio.to_thread(Path(hub.tlsCAFile).exists):
+        ca = await asyncio.to_thread(_read_ca, Path(hub.tlsCAFile), Path(hub.tlsCAKeyFile), "")
+        return issue_join_token(ca, ttl=ttl, node=node)
+    client = await KubeClient.connect(
+        kubeconfig=str(kubeconfig or settings.kubeAPIConfig.kubeConfig), master=settings.kubeAPIConfig.master
+    )
+    try:
+        data = await pki_secrets.find(SecretReader(client=client), pki_secrets.CA_SECRET)
+    finally:
+        await client.close()
+    source = f"Secret {pki_secrets.NAMESPACE}/{pki_secrets.CA_SECRET}"
+    if data is None:
+        raise PKIError(f"neither {hub.tlsCAFile} nor {source} exists: the hub makes a CA at its first start")
+    ca = CertificateAuthority.from_der(
+        data.get(pki_secrets.CA_CERTIFICATE, b""), data.get(pki_secrets.CA_KEY, b""), source=source, now=utc_now()
+    )
+    return issue_join_token(ca, ttl=ttl, node=node)
+
+
+def _read_ca(certificate: Path, key: Path, hint: str) -> CertificateAuthority:
+    for path in (certificate, key):
+        if not path.is_file():
+            raise PKIError(f"{path} is missing; {hint}" if hint else f"{path} is missing")
+    return CertificateAuthority.from_pem(
+        certificate.read_bytes(),
+        key.read_bytes(),
+        certificate_source=str(certificate),
+        key_source=str(key),
+        now=utc_now(),
+    )
+
+
+# --- What a hub is made of ------------------------------------------------------------------------------------
+
+
+class _Hub:
+    """The parts, each opened by `_open` steps in the order in which they need one another. As a context manager it
+    closes them in reverse."""
+
+    def __init__(self, config: CloudCoreConfig) -> None:
+        self._config = config
+        self.metrics = Metrics()
+        self.health = Health()
+        self._starting: str | None = "starting"
+        self._stack = contextlib.AsyncExitStack()
+        self._roots = _Roots()
+        self.client: KubeClient
+        self.secrets: SecretReader
+        self.pki: PKI
+        self.sessions: SessionServer
+        self.join: JoinServer
+        self._nodes: NodeInformer | None = None
+        self.monitor: HealthServer
+
+    async def __aenter__(self) -> _Hub:
+        host, port = self._config.commonConfig.monitorServer.address
+        self.health.add("start", lambda: self._starting)
+        self.monitor = HealthServer(health=self.health, metrics=self.metrics, host=host, port=port)
+        try:
+            # First of all, so that one can ask why the rest does not come up; and last to go.
+            await self._stack.enter_async_context(_started(self.monitor))
+            await self._stack.enter_async_context(self._roots)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> bool | None:
+        self.health.stopping()
+        return await self._stack.__aexit__(*error)  # type: ignore[arg-type]
+
+    async def connect(self, *, kubeconfig: str) -> None:
+        """A client to the API server; nothing is asked of it yet."""
+        settings = self._config.kubeAPIConfig
+        self.client = await KubeClient.connect(
+            kubeconfig=kubeconfig,
+            master=settings.master,
+            qps=self._config.api_qps,
+            burst=self._config.api_burst,
+            metrics=self.metrics,
+        )
+        self._stack.push_async_callback(self.client.close)
+        self.secrets = SecretReader(client=self.client)
+
+    async def open(self, sources: PKISources, *, register: str) -> None:
+        """``register``: whether nodes without a Node object get one: ``no``, ``schedulable``, ``unschedulable``."""
+        config = self._config
+        hub = config.modules.cloudHub
+        tasks = config.modules.taskManager
+        # The store before all that answers nodes: a hub that cannot keep what they say must not hear them.
+        queue = await self._open_queue(Path(tasks.dataDir)) if tasks.enable else None
+        self.pki = await self._open_pki(sources)
+        self._root("pki", self.pki.run())
+        self.sessions = SessionServer(
+            host=hub.websocket.address,
+            port=hub.websocket.port,
+            ssl_context=self.pki.server_context_mtls(),
+            metrics=self.metrics,
+            keepalive_interval=hub.keepaliveInterval,
+            node_limit=hub.nodeLimit,
+            write_timeout=hub.writeTimeout,
+        )
+        listeners: list[SessionListener] = []
+        if queue is not None or register != "no":
+            nodes = self._nodes = NodeInformer(client=self.client)
+            self.health.add("nodes", lambda: nodes.check(after=config.kubeAPIConfig.unavailableAfter))
+            self._root("nodes", nodes.run())
+            if register != "no":
+                registrar = NodeRegistrar(client=self.client, nodes=nodes, unschedulable=register == "unschedulable")
+                listeners.append(_NodesOnly(registrar))
+                self._root("registrar", registrar.run())
+                self._root("leases", LeaseKeeper(client=self.client, names=registrar.managed).run())
+            if queue is not None:
+                listeners.append(self._open_task_manager(queue, nodes))
+        if queue is None:
+            log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
+        self.sessions.listener = _FanOut(listeners)
+        if hub.websocket.enable:
+            await self._stack.enter_async_context(_started(self.sessions))
+        if hub.https.enable:
+            self.join = JoinServer(
+                ca=self.pki.ca,
+                tokens=self.pki.tokens,
+                ssl_context=self.pki.server_context_join(),
+                host=hub.https.address,
+                port=hub.https.port,
+                certificate_life=timedelta(days=hub.edgeCertSigningDuration),
+                node_exists=self._node_exists,
+            )
+            await self._stack.enter_async_context(_started(self.join))
+        self._starting = None
+        log.info("ready")
+
+    async def _open_queue(self, folder: Path) -> TaskQueue:
+        engine = await open_database(folder / "queue.db", "queue")
+        queue = TaskQueue(engine=engine, observe_commit=self.metrics.commit_seconds.observe)
+        self._stack.push_async_callback(queue.close)
+        self.health.add("store", queue.problem)
+        return queue
+
+    def _open_task_manager(self, queue: TaskQueue, nodes: NodeInformer) -> TaskManager:
+        settings = self._config.modules.taskManager
+        jobs = JobInformer(client=self.client)
+        self.health.add("jobs", lambda: jobs.check(after=self._config.kubeAPIConfig.unavailableAfter))
+        manager = TaskManager(
+            store=queue,
+            jobs=jobs,
+            nodes=nodes,
+            secrets=self.secrets,
+            sessions=self.sessions,
+            settings=TaskManagerSettings(
+                status_entries=settings.statusEntries, publish_interval=settings.publishInterval
+            ),
+            metrics=self.metrics,
+        )
+        self._root("jobs", jobs.run())
+        self._root("taskmanager", manager.run())
+        return manager
+
+    async def _open_pki(self, sources: PKISources) -> PKI:
+        """Waits for an API server that is away: its Secrets hold the CA, and another CA would lock every node out."""
+        hub = self._config.modules.cloudHub
+        delay = 1.0
+        while True:
+            try:
+                return await open_pki(
+                    sources=sources,
+                    addresses=hub.advertiseAddress,
+                    dns_names=hub.dnsNames,
+                    token_refresh=timedelta(hours=hub.tokenRefreshDuration),
+                )
+            except Unavailable as error:
+                self._starting = f"waiting for the Kubernetes API: {error}"
+                log.warning("waiting for the Kubernetes API", reason=str(error), seconds=delay)
+            await asyncio.sleep(delay)
+            delay = min(30.0, 2 * delay)
+
+    def _node_exists(self, name: str) -> bool:
+        return self.sessions.get(name) is not None or (self._nodes is not None and self._nodes.get(name) is not None)
+
+    def _root(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._roots.start(name, work)
+
+
+class _FanOut:
+    """One listener for the sessions, several who want to know. A message is for the one that takes messages."""
+
+    def __init__(self, listeners: Sequence[SessionListener]) -> None:
+        self._listeners = tuple(listeners)
+
+    def session_opened(self, session: SessionInfo) -> None:
+        for listener in self._listeners:
+            listener.session_opened(session)
+
+    def session_closed(self, session: SessionInfo) -> None:
+        for listener in self._listeners:
+            listener.session_closed(session)
+
+    async def message_received(self, session: SessionInfo, message: Message) -> None:
+        for listener in self._listeners:
+            await listener.message_received(session, message)
+
+
+class _NodesOnly:
+    """The registrar as a listener: it wants no messages."""
+
+    def __init__(self, registrar: NodeRegistrar) -> None:
+        self.session_opened = registrar.session_opened
+        self.session_closed = registrar.session_closed
+
+    async def message_received(self, session: SessionInfo, message: Message) -> None:
+        return
+
+
+# --- The process ----------------------------------------------------------------------------------------------
+
+
+class _Startable(Protocol):
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+@contextlib.asynccontextmanager
+async def _started(part: _Startable) -> AsyncIterator[None]:
+    await part.start()
+    try:
+        yield
+    finally:
+        await part.stop()
+
+
+class _Roots:
+    """Tasks that live as long as the block. One that ends in an error ends the block with it."""
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(self._group.create_task(work, name=name))
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in reversed(self._tasks):
+            task.cancel()
+        await self._group.__aexit__(kind, error, trace)
+
+
+@contextlib.asynccontextmanager
+async def _process() -> AsyncIterator[asyncio.Event]:
+    """The event of being told to stop. From then on the block has `STOP_SECONDS` to end."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    deadlines: list[asyncio.TimerHandle] = []
+
+    def stop(name: str) -> None:
+        if not stopped.is_set():
+            log.info("stopping", signal=name)
+            deadlines.append(loop.call_later(STOP_SECONDS, _give_up))
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number.name)
+    try:
+        yield stopped
+    finally:
+        for deadline in deadlines:
+            deadline.cancel()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    log.info("stopped")
+
+
+def _give_up() -> None:
+    still = sorted(task.get_name() for task in asyncio.all_tasks())
+    log.error("not stopped in time", seconds=STOP_SECONDS, tasks=still)
+    os._exit(1)
+
+
+# --- Standalone -----------------------------------------------------------------------------------------------
+
+
+def _private_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _names(options: StandaloneOptions) -> tuple[list[str], list[str]]:
+    """Addresses and names by which this hub may be dialled: what it was told, what it listens on, and loopback."""
+    addresses, names = ["127.0.0.1", "::1"], ["localhost"]
+    for given in (options.address, *options.advertise):
+        try:
+            address = ipaddress.ip_address(given)
+        except ValueError:
+            names.append(given)
+            continue
+        if address.is_unspecified:
+            addresses += _addresses_of_this_machine()
+        else:
+            addresses.append(str(address))
+    return list(dict.fromkeys(addresses)), list(dict.fromkeys(names))
+
+
+def _addresses_of_this_machine() -> list[str]:
+    families = (socket.AF_INET, socket.AF_INET6)
+    found = (entry for entries in psutil.net_if_addrs().values() for entry in entries if entry.family in families)
+    # A link-local IPv6 address carries its interface (fe80::1%eth0), which no certificate can.
+    return [entry.address for entry in found if "%" not in entry.address]
+
+
+def _standalone_config(options: StandaloneOptions, addresses: list[str], names: list[str]) -> CloudCoreConfig:
+    document = {
+        "apiVersion": "cloudcore.config.kubeedge.io/v1alpha2",
+        "kind": "CloudCore",
+        "commonConfig": {"monitorServer": {"bindAddress": options.metrics_address}},
+        "modules": {
+            "cloudHub": {
+                "nodeLimit": options.node_limit,
+                "advertiseAddress": addresses,
+                "dnsNames": names,
+                "websocket": {"address": options.address, "port": options.websocket_port},
+                "https": {"address": options.address, "port": options.https_port},
+            },
+            "taskManager": {"enable": True, "dataDir": str(options.data_dir)},
+        },
+    }
+    return parse_config(document).config
+
+
+def _announce(options: StandaloneOptions, api_url: str, parts: _Hub) -> None:
+    """Says, to people and in `ENDPOINTS` to programs, where everything is."""
+    dialled = next(iter(options.advertise), None)
+    if dialled is None:
+        outside = [address for address in _names(options)[0] if not ipaddress.ip_address(address).is_loopback]
+        dialled = outside[0] if outside else "127.0.0.1"
+    host = f"[{dialled}]" if ":" in dialled else dialled
+    join, websocket = f"https://{host}:{parts.join.port}", f"{host}:{parts.sessions.port}"
+    kubeconfig = options.data_dir / KUBECONFIG
+    endpoints = {
+        "api": api_url,
+        "join": join,
+        "websocket": websocket,
+        "metrics": f"{options.metrics_address.rpartition(':')[0]}:{parts.monitor.port}",
+        "kubeconfig": str(kubeconfig),
+    }
+    path = options.data_dir / ENDPOINTS
+    path.with_suffix(".tmp").write_text(json.dumps(endpoints, indent=2) + "\n")
+    path.with_suffix(".tmp").replace(path)
+    away = "" if parts.sessions.port == 10000 else f" --websocket-server {websocket}"
+    print(  # noqa: T201 - this is the command's output
+        f"cloudhub is ready; the API server is {api_url}\n\n"
+        f"  export KUBECONFIG={kubeconfig}\n"
+        f"  kubectl get nodes\n\n"
+        f"Join a node: make a token here, and use it on the node:\n\n"
+        f"  cloudhub token --data-dir {options.data_dir}\n"
+        f"  edgehub join --server {join}{away} --node-name NAME --token TOKEN\n",
+        flush=True,
+    )
