@@ -173,14 +173,19 @@ def encode(message: Message) -> str:
 
 def decode(frame: str | bytes) -> Message:
     """The message of one frame. Raises `WireError` when it is too large, no JSON, or not of the shape."""
-    if len(frame) > MAX_FRAME_BYTES:
-        raise WireError(f"frame of {len(frame)} bytes, more than {MAX_FRAME_BYTES}")
+    size = len(frame) if isinstance(frame, bytes) or 4 * len(frame) <= MAX_FRAME_BYTES else _utf8_size(frame)
+    if size > MAX_FRAME_BYTES:
+        raise WireError(f"frame of {size} bytes, more than {MAX_FRAME_BYTES}")
     try:
         return Message.model_validate_json(frame)
     except ValidationError as error:
         raise WireError(f"not a message: {first_problem(error)}") from None
     except RecursionError:
         raise WireError("not a message: nested too deep") from None
+
+
+def _utf8_size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def first_problem(error: ValidationError) -> str:
@@ -193,7 +198,7 @@ def first_problem(error: ValidationError) -> str:
 # --- Node tasks, v1alpha2 -------------------------------------------------------------------------------------
 
 _TASK_RESOURCE = re.compile(
-    r"operations\.kubeedge\.io/v1alpha2/imageprepulljob/(?P<job>[^/]{1,253})/node/(?P<node>[^/]{1,253})"
+    r"operations\.kubeedge\.io/v1alpha2/imageprepulljob/(?P<job>[-.a-z0-9]{1,253})/node/(?P<node>[-.a-z0-9]{1,253})"
 )
 
 
