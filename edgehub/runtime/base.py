@@ -60,6 +60,11 @@ class TransientPullError(PullError):
 
     retryable = True
 
+    def __init__(self, text: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+        """Seconds that the registry asked to be left alone for (429 and 503 with Retry-After)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeVersion:
