@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar, cast
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -86,7 +87,8 @@ class CRIClient:
     async def _connected(self) -> grpc.aio.Channel:
         if self._channel is None:
             # Here and not in __init__: a channel belongs to the loop that runs when it is made.
-            self._channel = grpc.aio.insecure_channel(f"unix://{self._socket}", options=_OPTIONS)
+            # gRPC reads the target as a URI.
+            self._channel = grpc.aio.insecure_channel(f"unix://{quote(self._socket)}", options=_OPTIONS)
         channel = self._channel
         if channel.get_state(try_to_connect=True) == grpc.ChannelConnectivity.READY:
             return channel

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -78,7 +79,7 @@ async def serving(fake: FakeRuntime, socket: Path, *, services: bool = True) -> 
     server = grpc.aio.server()
     if services:
         server.add_generic_rpc_handlers(_handlers(fake))
-    server.add_insecure_port(f"unix://{socket}")
+    server.add_insecure_port(f"unix://{quote(str(socket))}")
     await server.start()
     try:
         yield

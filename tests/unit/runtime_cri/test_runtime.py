@@ -156,6 +156,14 @@ async def test_the_first_absolute_mountpoint_is_the_filesystem(runtime: CRIRunti
     assert await runtime.filesystem() == Path("/var/lib/containers/storage/overlay-images")
 
 
+@pytest.mark.parametrize("name", ["a b", "100%20", "what?", "#1"])
+async def test_any_path_of_a_socket_will_do(socket: Path, name: str) -> None:
+    runtime = CRIRuntime(socket=socket.with_name(name))
+    async with serving(FakeRuntime(), socket.with_name(name)):
+        await runtime.version()
+        await runtime.close()
+
+
 async def test_no_socket_is_told_in_the_systems_words(runtime: CRIRuntime, socket: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match=rf"unix://{socket} does not answer: No such file or directory"):
         await runtime.version()
