@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from cloudhub.standalone import errors, media
+from cloudhub.standalone import errors, media, protobuf
 from cloudhub.standalone.decode import Decoded, InvalidBody, cannot_be_handled, decode_body
 from cloudhub.standalone.errors import StatusError
 from cloudhub.standalone.listing import list_page, render_one, render_page, require_reached
@@ -236,9 +236,14 @@ def _replacement(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _read_object(http: web.Request, resource: Resource) -> Decoded:
-    media_type = media.body_type(http.headers.get("Content-Type", ""), _BODY_TYPES)
+    readable = protobuf.readable(resource.api_version, resource.kind)
+    accepted = (*_BODY_TYPES, protobuf.MEDIA_TYPE) if readable else _BODY_TYPES
+    media_type = media.body_type(http.headers.get("Content-Type", ""), accepted)
+    raw = await http.read()
     try:
-        return decode_body(await http.read(), media_type)
+        if media_type == protobuf.MEDIA_TYPE:
+            return Decoded(protobuf.decode_object(raw))
+        return decode_body(raw, media_type)
     except InvalidBody as error:
         raise errors.bad_request(cannot_be_handled(resource.kind, resource.version, str(error))) from None
 
@@ -247,8 +252,10 @@ async def _read_delete_options(http: web.Request) -> DeleteOptions:
     raw = await http.read()
     if not raw:
         return parse_delete_options({}, http.query)
-    media_type = media.body_type(http.headers.get("Content-Type", ""), _BODY_TYPES)
+    media_type = media.body_type(http.headers.get("Content-Type", ""), (*_BODY_TYPES, protobuf.MEDIA_TYPE))
     try:
+        if media_type == protobuf.MEDIA_TYPE:
+            return parse_delete_options(protobuf.decode_delete_options(raw), http.query)
         return parse_delete_options(decode_body(raw, media_type).object, http.query)
     except InvalidBody as error:
         raise errors.bad_request(str(error)) from None
