@@ -17,8 +17,8 @@ from shared import wire
 from shared.wire import Dispatch, ImageResult, Operation, PullTemplate, Report, ReportExtras
 
 MAX_REASON = 1024
-_REPORT_BUDGET = wire.MAX_FRAME_BYTES // 2
-"""For ``extend``: it is JSON text in JSON text, so its quotes are escaped once more in the frame."""
+_REPORT_BUDGET = wire.MAX_FRAME_BYTES // 2 - 8192
+"""For ``extend``: it is JSON text in JSON text, so at worst the frame escapes each of its characters."""
 
 
 class TaskState(StrEnum):
