@@ -1,0 +1,124 @@
+"""What the CRD's schema refuses, and what it lets through to be judged by the reconciler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloudhub.kube import KubeClient, ensure_crd
+from cloudhub.kube.client import MERGE_PATCH
+from cloudhub.kube.jobs import JOBS_PATH
+from cloudhub.taskmanager.ports import Rejected
+
+
+async def create(client: KubeClient, name: str = "a", **template: Any) -> dict[str, Any]:
+    return await client.request(
+        "POST",
+        JOBS_PATH,
+        query={"fieldValidation": "Strict"},
+        body={
+            "apiVersion": "operations.kubeedge.io/v1alpha1",
+            "kind": "ImagePrePullJob",
+            "metadata": {"name": name},
+            "spec": {"imagePrePullTemplate": template},
+        },
+    )
+
+
+async def edit(client: KubeClient, name: str = "a", **template: Any) -> dict[str, Any]:
+    body = {"spec": {"imagePrePullTemplate": template}}
+    return await client.request("PATCH", f"{JOBS_PATH}/{name}", body=body, content_type=MERGE_PATCH)
+
+
+async def test_it_is_installed_once(client: KubeClient) -> None:
+    assert await ensure_crd(client) == "kept"
+
+
+async def test_the_defaults_are_filled_in(client: KubeClient) -> None:
+    made = await create(client, images=["a"], nodeNames=["n"])
+    assert made["spec"]["imagePrePullTemplate"] == {
+        "images": ["a"],
+        "nodeNames": ["n"],
+        "checkItems": ["disk"],
+        "concurrency": 1,
+        "failureTolerate": "0.1",
+        "timeoutSeconds": 300,
+        "retryTimes": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {},
+        {"images": []},
+        {"images": ["not an image reference"], "nodeNames": ["n"]},
+        {"images": ["a"]},
+        {"images": ["a"], "nodeNames": ["n"], "labelSelector": {"matchLabels": {"a": "b"}}},
+        {"images": ["a"], "nodes": ["n"]},
+        {"images": ["a"], "nodeNames": ["n"], "failureTolerate": "2"},
+        {"images": ["a"], "nodeNames": ["n"], "failureTolerate": "many"},
+        {"images": ["a"], "nodeNames": ["n"], "checkItems": ["gpu"]},
+        {"images": ["a"], "nodeNames": ["n"], "checkItems": []},
+        {"images": ["a"], "nodeNames": ["n"], "concurrency": 0},
+        {"images": ["a"], "nodeNames": ["n"], "concurrency": -1},
+        {"images": ["a"], "nodeNames": ["n"], "timeoutSeconds": 4294967295},
+        {"images": ["a"], "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Nonsense"}]}},
+    ],
+)
+async def test_a_job_with_wrong_values_is_accepted_so_that_its_status_can_say_why(
+    client: KubeClient, template: dict[str, Any]
+) -> None:
+    assert (await create(client, **template))["metadata"]["name"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ({"images": "a"}, "images"),
+        ({"images": [1]}, "images"),
+        ({"failureTolerate": 0.1}, "failureTolerate"),
+        ({"concurrency": "2"}, "concurrency"),
+        ({"concurrency": 2**31}, "concurrency"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+async def test_wrong_types_and_unknown_fields_are_refused(
+    client: KubeClient, template: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(Rejected, match=said):
+        await create(client, **template)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"images": ["b"]}, "images"),
+        ({"images": None}, "images"),
+        ({"nodeNames": ["n", "m"]}, "nodeNames"),
+        ({"nodeNames": None}, "nodeNames"),
+        ({"nodes": ["n"]}, "nodes"),
+        ({"labelSelector": {"matchLabels": {"a": "b"}}}, "labelSelector"),
+    ],
+)
+async def test_images_and_nodes_cannot_be_edited(client: KubeClient, change: dict[str, Any], field: str) -> None:
+    await create(client, images=["a"], nodeNames=["n"])
+    with pytest.raises(Rejected, match=f"{field} cannot be changed once the job exists"):
+        await edit(client, **change)
+
+
+async def test_the_whole_template_cannot_be_removed(client: KubeClient) -> None:
+    await create(client, images=["a"], nodeNames=["n"])
+    with pytest.raises(Rejected, match="cannot be changed once the job exists"):
+        await client.request(
+            "PATCH", f"{JOBS_PATH}/a", body={"spec": {"imagePrePullTemplate": None}}, content_type=MERGE_PATCH
+        )
+
+
+async def test_how_the_job_goes_on_can_be_edited(client: KubeClient) -> None:
+    await create(client, images=["a"], nodeNames=["n"])
+    edited = await edit(client, concurrency=7, failureTolerate="0.5", timeoutSeconds=10)
+    template = edited["spec"]["imagePrePullTemplate"]
+    assert (template["concurrency"], template["failureTolerate"], template["timeoutSeconds"]) == (7, "0.5", 10)
+    assert edited["metadata"]["generation"] == 2
