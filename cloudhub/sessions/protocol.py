@@ -137,10 +137,10 @@ def _node_info(text: str | None) -> NodeInfo | None:
             400, "headers", f"header {HEADER_NODE_INFO} has {len(text)} bytes, more than {MAX_NODE_INFO_BYTES}"
         )
     try:
-        return NodeInfo.model_validate_json(text)
-    except (ValidationError, UnicodeError) as error:
-        problem = first_problem(error) if isinstance(error, ValidationError) else "not UTF-8"
-        raise HandshakeRefused(400, "headers", f"header {HEADER_NODE_INFO}: {problem}") from None
+        # HTTP headers arrive as Latin-1, JSON is UTF-8: these are the bytes that were sent.
+        return NodeInfo.model_validate_json(text.encode("latin-1", errors="replace"))
+    except ValidationError as error:
+        raise HandshakeRefused(400, "headers", f"header {HEADER_NODE_INFO}: {first_problem(error)}") from None
 
 
 # --- What follows from a frame, or from time ----------------------------------------------------------------------
