@@ -12,6 +12,7 @@ is retried here: what a failure means, the caller knows.
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -291,10 +292,17 @@ def _why(failure: Exception) -> str:
 
 
 def _from_json(data: bytes) -> Any:
+    # A page of a list is some 100,000 new objects, none of them in a cycle: the collector would search all of the
+    # heap for nothing in the middle of it, and hold up the loop five times as long as the parsing itself does.
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         return from_json(data)
     except ValueError:
         return None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _probe_dead_peers(response: aiohttp.ClientResponse) -> None:

@@ -53,7 +53,7 @@ class Informer(Generic[T]):
         client: KubeClient,
         path: str,
         convert: Convert[T],
-        page_size: int = 250,
+        page_size: int = 100,
         watch_seconds: float = 300.0,
         silence: float = 90.0,
         backoff: tuple[float, float] = (0.2, 10.0),
