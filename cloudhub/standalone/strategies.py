@@ -1,20 +1,20 @@
 """What the server itself sets in an object, by kind, before it is validated and kept.
 
 The rules of Kubernetes' registry strategies for our kinds: identity and times in metadata, the generation, which half
-of an object an endpoint may write, and what each kind gets (a Namespace its phase, a Secret its stringData folded in,
-a CustomResourceDefinition its names and conditions). Pure but for the clock and the random suffix of generateName.
+of an object an endpoint may write, and what each kind gets (a Namespace its phase, a CustomResourceDefinition its
+conditions); what depends on the object alone stands in `cloudhub.standalone.kinds`. Pure but for the random uid and
+suffix of generateName.
 """
 
 from __future__ import annotations
 
-import base64
 import secrets
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from cloudhub.standalone import crds, errors
+from cloudhub.standalone import crdstatus
 from cloudhub.standalone.resources import Resource
 
 CRD_FINALIZER: Final = "customresourcecleanup.apiextensions.k8s.io"
@@ -107,30 +107,14 @@ def _prepare_kind(resource: Resource, obj: dict[str, Any], live: Mapping[str, An
     match resource.kind:
         case "Namespace":
             _prepare_namespace(obj, live)
-        case "Secret":
-            _prepare_secret(obj)
         case "CustomResourceDefinition":
-            crds.prepare(obj, live, now)
+            crdstatus.prepare(obj, live, now)
 
 
 def _prepare_namespace(obj: dict[str, Any], live: Mapping[str, Any] | None) -> None:
-    labels = obj["metadata"].setdefault("labels", {})
-    labels["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
     if live is None:
         obj["spec"] = {"finalizers": ["kubernetes"]}
         obj["status"] = {"phase": "Active"}
     else:
         # spec.finalizers are written through the finalize subresource in a cluster: never here.
         _keep(obj, live, "spec")
-
-
-def _prepare_secret(obj: dict[str, Any]) -> None:
-    texts = obj.pop("stringData", None)
-    if not texts:
-        return
-    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise errors.bad_request('Secret in version "v1" cannot be handled as a Secret: stringData must map to strings')
-    data = dict(obj.get("data") or {})
-    for key, text in texts.items():
-        data[key] = base64.b64encode(text.encode()).decode()
-    obj["data"] = data

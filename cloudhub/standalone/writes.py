@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from cloudhub.standalone import crds, errors
+from cloudhub.standalone import crdstatus, errors
 from cloudhub.standalone.apply import track_update
-from cloudhub.standalone.decode import field_warnings, strict_decoding_error
+from cloudhub.standalone.decode import InvalidBody, cannot_be_handled, field_warnings, strict_decoding_error
 from cloudhub.standalone.fielderrors import FieldError, Reason, required
 from cloudhub.standalone.history import ObjectKey, StoredObject
 from cloudhub.standalone.options import DeleteOptions, WriteOptions
@@ -252,7 +252,7 @@ class Writer:
         if resource.storage == NAMESPACES:
             obj.setdefault("status", {})["phase"] = "Terminating"
         if resource.storage == CRD_RESOURCE:
-            crds.prepare(obj, live.parse(), now)
+            crdstatus.prepare(obj, live.parse(), now)
         return Change(request.key, live, obj)
 
     # --- common -------------------------------------------------------------------------------------------------------
@@ -270,10 +270,8 @@ class Writer:
         if metadata is None:
             metadata = obj["metadata"] = {}
         if not isinstance(metadata, dict):
-            raise errors.bad_request(
-                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                "metadata must be an object"
-            )
+            problem = "metadata must be an object"
+            raise errors.bad_request(cannot_be_handled(resource.kind, resource.version, problem))
         namespace, name = metadata.get("namespace"), metadata.get("name")
         if resource.namespaced and namespace and namespace != request.namespace:
             raise errors.bad_request(
@@ -289,12 +287,13 @@ class Writer:
     def _decode(self, request: Request, obj: dict[str, Any]) -> None:
         """Drop unknown fields, and say so as the client asked; fill in defaults."""
         resource, options = request.resource, request.options
-        unknown = resource.schema.prune(obj)
+        try:
+            unknown = resource.schema.prune(obj)
+        except InvalidBody as error:
+            raise errors.bad_request(str(error)) from None
         if (unknown or request.duplicates) and options.field_validation == "Strict":
-            raise errors.bad_request(
-                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                + strict_decoding_error(unknown, request.duplicates)
-            )
+            problem = strict_decoding_error(unknown, request.duplicates)
+            raise errors.bad_request(cannot_be_handled(resource.kind, resource.version, problem))
         if options.field_validation == "Warn":
             request.warnings[:] = field_warnings(unknown, request.duplicates)
         resource.schema.default(obj)
@@ -306,7 +305,7 @@ class Writer:
             spec, names = obj["spec"], obj["spec"]["names"]
             owner = self._catalog.owner_of_kind(spec["group"], names["kind"], names["plural"], besides=request.name)
             if owner is not None:
-                problems = [crds.served_elsewhere(obj, owner)]
+                problems = [crdstatus.served_elsewhere(obj, owner)]
         if problems:
             raise errors.invalid(resource.group, resource.kind, request.name, problems)
 

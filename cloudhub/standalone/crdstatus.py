@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions: the names that the server fills in, and the conditions that say it is served.
+"""The status of a CustomResourceDefinition: accepted names, stored versions, and the conditions that say it is served.
 
 In a cluster controllers set `NamesAccepted` and `Established` a moment after the write; here they stand in the answer
 to it, since the resource is served as soon as the write is committed. A name that another definition of the group, or
@@ -14,17 +14,10 @@ from cloudhub.standalone.fielderrors import FieldError, Reason
 
 
 def prepare(crd: dict[str, Any], live: Mapping[str, Any] | None, now: str) -> None:
-    """Names, conversion and the status that follows from the spec. Leaves an unusable spec to the validation."""
+    """The status that follows from the spec. Leaves an unusable spec to the validation."""
     spec = crd.get("spec")
     if not isinstance(spec, dict) or not isinstance(names := spec.get("names"), dict):
         return
-    if isinstance(kind := names.get("kind"), str):
-        if not names.get("singular"):
-            names["singular"] = kind.lower()
-        if not names.get("listKind"):
-            names["listKind"] = kind + "List"
-    if not spec.get("conversion"):
-        spec["conversion"] = {"strategy": "None"}
     status = dict(live.get("status") or {}) if live is not None else {}
     stored = list(status.get("storedVersions") or [])
     if (version := _storage_version(spec)) and version not in stored:
