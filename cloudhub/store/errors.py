@@ -33,3 +33,7 @@ class DatabaseInUse(StoreError):
 
 class StoreUnavailable(StoreError):
     """Nothing can be committed now: disk full, file system read-only, I/O error. It is tried again by itself."""
+
+
+class StoreClosed(StoreUnavailable):
+    """This process is ending: it is not tried again."""

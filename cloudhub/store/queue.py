@@ -130,9 +130,10 @@ class TaskQueue:
         """Uid and name of every job."""
         return [(uid, name) for uid, name in await self._list(sql.SELECT_JOB_NAMES)]
 
-    async def next_pending(self, uid: str, most: int) -> list[str]:
-        """The nodes whose turn is next."""
-        return [node for (node,) in await self._list(sql.SELECT_PENDING, of_job=uid, most=most)]
+    async def next_pending(self, uids: Iterable[str], most: int) -> dict[str, list[str]]:
+        """For each job, the nodes whose turn is next."""
+        rows = await self._list(sql.SELECT_PENDING, names=json.dumps(list(uids)), most=most)
+        return {uid: nodes if isinstance(nodes, list) else json.loads(nodes) for uid, nodes in rows}
 
     async def late(self, now: float, most: int = tx.CHUNK) -> list[LiveTask]:
         """Tasks whose deadline has passed, the latest first."""

@@ -109,6 +109,8 @@ class LiveTask:
     state: TaskState
     attempt: int
     deadline: float | None
+    since: float
+    """When it came to this state."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,7 @@ _live = (
     node_tasks.c.state,
     node_tasks.c.attempt,
     node_tasks.c.deadline,
+    node_tasks.c.changed_at,
 )
 # As in the partial index, which SQLite uses only when it sees the same words.
 _IS_LIVE: Final[ColumnElement[bool]] = literal_column("node_tasks.state IN ('Waiting', 'Checking', 'Pulling')")
@@ -212,12 +213,17 @@ SELECT_LATE: Final = _limited(
     .order_by(node_tasks.c.deadline),
 )
 
-SELECT_PENDING: Final = _limited(
-    (node_tasks.c.node,),
+_next = (
     select(node_tasks.c.node)
-    .where(node_tasks.c.job_uid == bindparam("of_job"), node_tasks.c.state == literal_column("'Pending'"))
-    .order_by(node_tasks.c.position),
+    .where(node_tasks.c.job_uid == _names.c.value, node_tasks.c.state == literal_column("'Pending'"))
+    .order_by(node_tasks.c.position)
+    .limit(bindparam("most"))
+    .correlate(_names)
+    .subquery("next")
 )
+SELECT_PENDING: Final = select(
+    _list(_names.c.value, select(func.json_group_array(_next.c.node)).correlate(_names).scalar_subquery())
+).select_from(_names)
 
 _entry = (
     node_tasks.c.node,

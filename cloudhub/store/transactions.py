@@ -215,7 +215,7 @@ def remove(connection: Connection, commit: Commit, uids: Sequence[str]) -> None:
 
 
 def live_tasks(rows: Iterable[list[Any]]) -> list[LiveTask]:
-    return [LiveTask(uid, node, TaskState(state), attempt, late) for uid, node, state, attempt, late in rows]
+    return [LiveTask(uid, node, TaskState(state), *numbers) for uid, node, state, *numbers in rows]
 
 
 def entries(connection: Connection, job: Job, most: int) -> list[Entry]:

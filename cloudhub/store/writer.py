@@ -28,7 +28,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.errors import StoreClosed, StoreUnavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -101,13 +101,13 @@ class Writer(Generic[Item, Result, Summary]):
         return self._problem
 
     async def working(self) -> None:
-        """Returns when the database can be written, as far as is known."""
+        """Returns when the database can be written, as far as is known; never once it is closed."""
         await self._working.wait()
 
     async def submit(self, item: Item, *, weight: int = 1) -> Result:
         """The item's result, once it is on the disk. Raises `StoreUnavailable`, or what performing it raised."""
         if self._closing:
-            raise StoreUnavailable("the store is closed")
+            raise StoreClosed("the store is closed")
         if self._problem is not None:
             raise StoreUnavailable(self._problem)
         waiting = _Waiting[Item, Result](item, weight, asyncio.get_running_loop().create_future())
@@ -118,6 +118,7 @@ class Writer(Generic[Item, Result, Summary]):
     async def close(self) -> None:
         """Writes what was submitted, then ends."""
         self._closing = True
+        self._working.clear()
         self._arrived.set()
         if self._problem is not None:
             # Nothing waits in the queue, and the next probe may be a second away.
@@ -133,7 +134,7 @@ class Writer(Generic[Item, Result, Summary]):
         finally:
             if self._connection is not None and self._problem is None:
                 await self._connection.close()
-            self._give_up(StoreUnavailable("the store is closed"))
+            self._give_up(StoreClosed("the store is closed"))
 
     async def _next(self) -> bool:
         """Waits for work. False when there is none and there will be none."""
@@ -207,7 +208,8 @@ class Writer(Generic[Item, Result, Summary]):
                 self._problem = reason_of(error)
             else:
                 self._problem = None
-        self._working.set()
+        if not self._closing:
+            self._working.set()
         _log.info("the store can be written again")
 
     def _give_up(self, error: StoreUnavailable) -> None:

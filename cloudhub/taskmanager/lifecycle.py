@@ -166,6 +166,10 @@ class Tally:
         field = _FIELDS[state]
         setattr(self, field, getattr(self, field) + count)
 
+    def of_state(self, state: TaskState) -> int:
+        count: int = getattr(self, _FIELDS[state])
+        return count
+
     def move(self, before: TaskState, after: TaskState, count: int = 1) -> None:
         self.add(before, -count)
         self.add(after, count)

@@ -1,0 +1,96 @@
+"""What each node has been given and has not finished, and what waits until it has less to do. In memory; rebuilt from
+the store at a start.
+
+It answers three questions without a query: may this node have one more task; was this task sent on the node's present
+session already; whose turn is next on a node that has finished something.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+
+from cloudhub.store.records import LiveTask, Outcome
+from cloudhub.taskmanager.lifecycle import TaskState
+
+_UNSENT = -1
+"""Given to the node, but on no session that lives."""
+
+
+class NodeTasks:
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self._tasks: dict[str, dict[str, int]] = {}
+        """By node and job: the serial of the session on which it was sent last."""
+        self._parked: dict[str, set[str]] = {}
+        """By node: jobs whose task waits for it to have less to do."""
+        self._freed: set[str] = set()
+        """Nodes with parked tasks that may have room now."""
+        self._resting: dict[str, float] = {}
+        """Nodes whose outbound queue was full, and until when they are left alone."""
+
+    def reset(self, tasks: Iterable[LiveTask]) -> None:
+        """What is in flight, from the store. What was known to be sent stays known."""
+        before, self._tasks = self._tasks, {}
+        for task in tasks:
+            self.add(task.node, task.job_uid, before.get(task.node, {}).get(task.job_uid, _UNSENT))
+        self._freed.update(self._parked)
+
+    def add(self, node: str, uid: str, serial: int = _UNSENT) -> None:
+        self._tasks.setdefault(node, {})[uid] = serial
+
+    def discard(self, node: str, uid: str) -> None:
+        tasks = self._tasks.get(node)
+        if tasks is not None and tasks.pop(uid, None) is not None:
+            if not tasks:
+                del self._tasks[node]
+            self.look_again(node)
+
+    def follow(self, outcome: Outcome) -> None:
+        """A change that was committed, or refused."""
+        node, uid = outcome.change.node, outcome.change.job_uid
+        if outcome.after is None or not outcome.after.in_flight:
+            self.discard(node, uid)
+        if outcome.applied and outcome.after is TaskState.WAITING and outcome.deadline is None:
+            self._parked.setdefault(node, set()).add(uid)
+            self.look_again(node)
+
+    def has_on(self, node: str, uid: str, serial: int) -> bool:
+        """Whether the task was sent on this very session."""
+        return self._tasks.get(node, {}).get(uid) == serial
+
+    def busy(self, node: str) -> bool:
+        return node in self._resting or len(self._tasks.get(node, ())) >= self._limit
+
+    def rest(self, node: str, *, until: float) -> None:
+        self._resting[node] = until
+
+    def cool(self, now: float) -> None:
+        """Time has passed."""
+        for node in [node for node, until in self._resting.items() if until <= now]:
+            del self._resting[node]
+            self.look_again(node)
+
+    def look_again(self, node: str) -> None:
+        if node in self._parked:
+            self._freed.add(node)
+
+    def take_freed(self) -> list[tuple[str, str]]:
+        """Nodes and jobs whose parked task may have its turn again; each is given out once."""
+        taken: list[tuple[str, str]] = []
+        for node in self._freed:
+            if self.busy(node):
+                continue
+            parked = self._parked[node]
+            for uid in sorted(parked, key=_spread(node))[: self._limit - len(self._tasks.get(node, ()))]:
+                parked.discard(uid)
+                taken.append((node, uid))
+            if not parked:
+                del self._parked[node]
+        self._freed.clear()
+        return taken
+
+
+def _spread(node: str) -> Callable[[str], int]:
+    """An order of jobs that differs from node to node, so that no job is the last on all of them."""
+    return lambda uid: zlib.crc32(f"{node}/{uid}".encode())

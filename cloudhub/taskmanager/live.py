@@ -1,0 +1,99 @@
+"""The jobs that have not ended, in memory: what dispatching needs of them and no query should be made for.
+
+Counts and settings are those of the last commit (`LiveJobs.committed`). Credentials are here and nowhere else: they are
+read from the Secret when the job is admitted, or first seen after a start, and go away with the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloudhub.store.records import Job
+from cloudhub.taskmanager.spec import JobSpec
+from shared.credentials import DockerConfig
+from shared.images import parse_reference
+from shared.wire import Dispatch, PullTemplate
+
+NO_CREDENTIALS = DockerConfig()
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveJob:
+    job: Job
+    spec: JobSpec
+    ready: bool = False
+    """Its credentials have been read, or it needs none. Before, nothing is sent for it."""
+    credentials: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    """By image; only images for which there is one."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """What nodes are sent, but for what is a node's own; for nodes that take credentials in the message."""
+    stock_template: Mapping[str, Any] = field(default_factory=dict)
+    """As KubeEdge sends it, naming the Secret that the node will ask for."""
+
+    def __post_init__(self) -> None:
+        self.template = self._template("")
+        self.stock_template = self._template(str(self.spec.image_secrets or ""))
+
+    @property
+    def room(self) -> int:
+        """How many more may be in flight."""
+        if not self.ready or self.job.stopped or self.job.finished:
+            return 0
+        return max(0, min(self.job.concurrency - self.job.tally.in_flight, self.job.tally.pending))
+
+    def set_credentials(self, config: DockerConfig) -> None:
+        """For each image the one credential that is for its registry; nothing else of the Secret is kept."""
+        best = {image: config.best(parse_reference(image)) for image in self.spec.images}
+        self.credentials = {
+            image: credential.model_dump(exclude_defaults=True)
+            for image, credential in best.items()
+            if credential is not None
+        }
+        self.ready = True
+
+    def _template(self, secret: str) -> dict[str, Any]:
+        return Dispatch(
+            imagePrePullTemplate=PullTemplate(
+                images=list(self.spec.images),
+                checkItems=list(self.spec.check_items),
+                imageSecrets=secret,
+                retryTimes=self.spec.retry_times,
+            )
+        ).model_dump(exclude_none=True)
+
+
+class LiveJobs:
+    def __init__(self) -> None:
+        self._by_uid: dict[str, LiveJob] = {}
+        self._by_name: dict[str, LiveJob] = {}
+
+    def __iter__(self) -> Iterator[LiveJob]:
+        return iter(self._by_uid.values())
+
+    def __len__(self) -> int:
+        return len(self._by_uid)
+
+    def get(self, uid: str) -> LiveJob | None:
+        return self._by_uid.get(uid)
+
+    def named(self, name: str) -> LiveJob | None:
+        return self._by_name.get(name)
+
+    def add(self, live: LiveJob) -> None:
+        if not live.job.finished:
+            self._by_uid[live.job.uid] = self._by_name[live.job.name] = live
+
+    def committed(self, job: Job) -> None:
+        """The job as a transaction left it."""
+        live = self._by_uid.get(job.uid)
+        if live is not None:
+            live.job = job
+            if job.finished:
+                self.discard(job.uid)
+
+    def discard(self, uid: str) -> None:
+        live = self._by_uid.pop(uid, None)
+        if live is not None and self._by_name.get(live.job.name) is live:
+            del self._by_name[live.job.name]

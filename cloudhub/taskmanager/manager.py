@@ -1,0 +1,201 @@
+"""The taskManager: its parts, wired, and the way of a job through them.
+
+informer -> `Reconciler` -> store -> `Scheduler` -> session -> node -> session -> `Reports` -> store -> `Publisher` ->
+API. The store stands in the middle: each part acts on what was committed, and hears of it through one hook, in the
+order of the commits. So the process may die at any line: the next one finds in the store what was done, and in the
+API and from the nodes what was not.
+
+What is stored goes on at once after a start; jobs of the API are looked at when both informers have their first list,
+so that nothing is taken for deleted that merely was not listed yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from cloudhub.metrics import Metrics
+from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.queue import TaskQueue
+from cloudhub.store.records import Commit
+from cloudhub.taskmanager.clock import Clock, SystemClock
+from cloudhub.taskmanager.controller import Controller
+from cloudhub.taskmanager.lifecycle import API_STATE, Tally, TaskState
+from cloudhub.taskmanager.live import LiveJob, LiveJobs
+from cloudhub.taskmanager.ports import Jobs, Nodes, Secrets, SessionInfo, Sessions
+from cloudhub.taskmanager.publisher import Publisher
+from cloudhub.taskmanager.reconciler import Reconciler
+from cloudhub.taskmanager.reports import Reports
+from cloudhub.taskmanager.scheduler import Scheduler
+from cloudhub.taskmanager.spec import JobSpec
+from shared.jobs import State
+from shared.wire import Message, Operation
+
+_log = structlog.get_logger(__name__)
+
+_START_RETRY_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskManagerSettings:
+    status_entries: int = 500
+    """Entries of ``status.status``; more make the object larger and every write dearer. Counts are always complete."""
+    publish_interval: float = 1.0
+    """Seconds between two writes of one job's status; less loads the API server, more lets people wait."""
+    node_tasks: int = 32
+    """Tasks that one node has at a time, of all jobs together. An EdgeCore drops messages beyond 100 that wait for it;
+    too few make jobs that share nodes wait for one another."""
+
+
+class TaskManager:
+    """A `cloudhub.taskmanager.ports.SessionListener`."""
+
+    def __init__(
+        self,
+        *,
+        store: TaskQueue,
+        jobs: Jobs,
+        nodes: Nodes,
+        secrets: Secrets,
+        sessions: Sessions,
+        metrics: Metrics,
+        settings: TaskManagerSettings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        settings = settings or TaskManagerSettings()
+        clock = clock or SystemClock()
+        self._store = store
+        self._jobs = jobs
+        self._nodes = nodes
+        self._clock = clock
+        self._metrics = metrics
+        self._live = LiveJobs()
+        self._scheduler = Scheduler(
+            store=store,
+            live=self._live,
+            sessions=sessions,
+            clock=clock,
+            metrics=metrics,
+            node_tasks=settings.node_tasks,
+        )
+        self._reports = Reports(store=store, live=self._live, sessions=sessions, clock=clock, metrics=metrics)
+        self._publisher = Publisher(
+            store=store,
+            jobs=jobs,
+            clock=clock,
+            metrics=metrics,
+            interval=settings.publish_interval,
+            entries=settings.status_entries,
+        )
+        reconciler = Reconciler(
+            store=store,
+            live=self._live,
+            jobs=jobs,
+            nodes=nodes,
+            secrets=secrets,
+            sessions=sessions,
+            scheduler=self._scheduler,
+            clock=clock,
+        )
+        self._reconciling = Controller(name="reconciler", handle=reconciler.reconcile, clock=clock)
+        self._stopping = asyncio.Event()
+        self._counts: tuple[Mapping[str, int], Tally] = ({}, Tally())
+        store.on_commit = self._committed
+        jobs.on_change(self._reconciling.add)
+        metrics.count_jobs(lambda: self._counts[0])
+        metrics.count_node_tasks(lambda: _by_api_state(self._counts[1]))
+        metrics.before_scrape(self._count)
+
+    # --- What the sessions tell -------------------------------------------------------------------------------------
+
+    def session_opened(self, session: SessionInfo) -> None:
+        self._scheduler.session_opened(session)
+
+    def session_closed(self, session: SessionInfo) -> None:
+        """Its tasks stay its own until their deadlines."""
+
+    async def message_received(self, session: SessionInfo, message: Message) -> None:
+        if message.route.operation == Operation.REPORT:
+            await self._reports.receive(session, message)
+        else:
+            self._metrics.messages_ignored_total.count(message.route.operation)
+
+    # --- Running ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until it is cancelled, or `stop`."""
+        await self._load()
+        async with asyncio.TaskGroup() as group:
+            parts = (
+                ("scheduler", self._scheduler.run()),
+                ("publisher", self._publisher.run()),
+                ("reports", self._reports.run()),
+                ("reconciler", self._reconcile()),
+            )
+            tasks = [group.create_task(part, name=f"taskmanager-{name}") for name, part in parts]
+            await self._stopping.wait()
+            for task in tasks:
+                task.cancel()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def _load(self) -> None:
+        """The jobs that an earlier process did not see the end of."""
+        while True:
+            try:
+                unfinished = await self._store.unfinished()
+            except StoreUnavailable as error:
+                _log.warning("the store cannot be read at the start", reason=str(error))
+                await self._clock.sleep(_START_RETRY_SECONDS)
+            else:
+                break
+        for job in unfinished:
+            spec = JobSpec.from_json(job.spec)
+            live = LiveJob(job=job, spec=spec)
+            # Credentials are not stored: the reconciler reads them again, and then the job is ready.
+            live.ready = spec.image_secrets is None
+            self._live.add(live)
+        if unfinished:
+            _log.info("going on with unfinished jobs", jobs=len(unfinished))
+
+    async def _reconcile(self) -> None:
+        await self._jobs.synced()
+        await self._nodes.synced()
+        names = {job.name for job in self._jobs.list()}
+        while True:
+            try:
+                names.update(name for _, name in await self._store.names())
+            except StoreUnavailable as error:
+                _log.warning("the store cannot be read at the start", reason=str(error))
+                await self._clock.sleep(_START_RETRY_SECONDS)
+            else:
+                break
+        for name in sorted(names):
+            self._reconciling.add(name)
+        await self._reconciling.run()
+
+    def _committed(self, commit: Commit) -> None:
+        for job in commit.jobs.values():
+            self._live.committed(job)
+        for removed in commit.removed:
+            self._live.discard(removed.uid)
+        self._scheduler.committed(commit)
+        self._publisher.committed(commit)
+
+    async def _count(self) -> None:
+        try:
+            self._counts = await self._store.job_counts(), await self._store.task_counts()
+        except StoreUnavailable:
+            _log.debug("the counts of an earlier scrape are served again")
+
+
+def _by_api_state(tally: Tally) -> dict[str, int]:
+    counts = dict.fromkeys((state.value for state in State), 0)
+    for state in TaskState:
+        counts[API_STATE[state].value] += tally.of_state(state)
+    return counts

@@ -1,0 +1,148 @@
+"""Writes each job's status into the API, as a projection of the store.
+
+The problem: ten thousand nodes may report in a second, and the API server pays for each write with the whole object.
+So a job's status is written at once when the job is first seen and when it ends, and in between at most once an
+interval, with whatever is true by then; and not at all when it would say the same.
+
+Guarantees: what is written was committed before; the last write of a job says how it ended, however long the API was
+away meanwhile, and over restarts (``jobs.published`` falls behind ``jobs.version`` until it is written). Whoever
+changes a status by hand keeps that until the job's next change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+
+import structlog
+
+from cloudhub.metrics import Metrics
+from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.queue import TaskQueue
+from cloudhub.store.records import Commit, Job
+from cloudhub.taskmanager.clock import Clock
+from cloudhub.taskmanager.controller import DONE, Again, Controller, Result, Retry, Terminal
+from cloudhub.taskmanager.ports import Forbidden, Gone, Jobs, KubeError, Rejected, Unavailable
+from cloudhub.taskmanager.status import patch, project
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Written:
+    """What we wrote last of a job."""
+
+    at: float
+    digest: bytes
+    version: int
+    keys: set[str] = field(default_factory=set)
+
+
+class Publisher:
+    def __init__(
+        self, *, store: TaskQueue, jobs: Jobs, clock: Clock, metrics: Metrics, interval: float, entries: int
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._clock = clock
+        self._metrics = metrics
+        self._interval = interval
+        self._entries = entries
+        self._written: dict[str, _Written] = {}
+        self._controller = Controller(name="publisher", handle=self._publish, clock=clock)
+
+    def committed(self, commit: Commit) -> None:
+        for job in commit.jobs.values():
+            self._controller.add(job.uid, after=self._wait(job))
+        for removed in commit.removed:
+            self._written.pop(removed.uid, None)
+
+    async def run(self) -> None:
+        for job in await self._unpublished():
+            self._controller.add(job.uid)
+        await self._controller.run()
+
+    async def _unpublished(self) -> list[Job]:
+        while True:
+            try:
+                return await self._store.unpublished()
+            except StoreUnavailable as error:
+                _log.warning("the store cannot be read at the start", reason=str(error))
+                await self._clock.sleep(1.0)
+
+    def _wait(self, job: Job) -> float:
+        """How long the status of this job may not be written yet."""
+        written = self._written.get(job.uid)
+        if written is None or job.finished:
+            return 0.0
+        return max(0.0, written.at + self._interval - self._clock.time())
+
+    async def _publish(self, uid: str) -> Result:
+        try:
+            found = await self._store.snapshot(uid, self._entries)
+        except StoreUnavailable as error:
+            return Retry(str(error))
+        if found is None:
+            self._written.pop(uid, None)
+            return DONE
+        job, entries = found
+        wait = self._wait(job)
+        if wait > 0:
+            return Again(wait)
+        if self._is_written(job):
+            return DONE
+        status = project(job, entries)
+        text = json.dumps(status, separators=(",", ":"), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).digest()
+        written = self._written.get(uid)
+        if written is None or written.digest != digest:
+            problem = await self._write(job, status)
+            if problem is not None:
+                return problem
+        self._written[uid] = _Written(self._clock.time(), digest, job.version, set(status))
+        return await self._mark(job)
+
+    def _is_written(self, job: Job) -> bool:
+        written = self._written.get(job.uid)
+        return job.published >= job.version or (written is not None and written.version >= job.version)
+
+    async def _write(self, job: Job, status: dict[str, object]) -> Result | None:
+        """None when it is written."""
+        begun = time.perf_counter()
+        try:
+            await self._jobs.patch_status(name=job.name, uid=job.uid, status=patch(status, self._known_keys(job)))
+        except Gone:
+            # Deleted, or made again under its name: the reconciler sees that too, and removes the rows.
+            return DONE
+        except Unavailable as error:
+            return Retry(str(error))
+        except (Forbidden, Rejected) as error:
+            # Not wrong for ever: roles and schemas are mended while we run.
+            _log.error("the status of a job is refused", job=job.name, reason=str(error))
+            return Retry(str(error))
+        except KubeError as error:
+            return Terminal(str(error))
+        self._metrics.publish_seconds.observe(time.perf_counter() - begun)
+        if job.finished:
+            _log.info("job ended", job=job.name, state=str(job.state), reason=job.reason)
+        return None
+
+    def _known_keys(self, job: Job) -> set[str]:
+        """The keys that the object's status may have."""
+        written, seen = self._written.get(job.uid), self._jobs.get(job.name)
+        keys = set(written.keys) if written is not None else set()
+        if seen is not None and seen.uid == job.uid:
+            keys.update(seen.status)
+        return keys
+
+    async def _mark(self, job: Job) -> Result:
+        try:
+            await self._store.mark_published(job.uid, job.version)
+        except StoreUnavailable as error:
+            # After a restart it would be written once more, with the same words.
+            _log.warning("a written status could not be marked as such", job=job.name, reason=str(error))
+        if job.finished and (written := self._written.get(job.uid)) is not None and written.version <= job.version:
+            del self._written[job.uid]
+        return DONE

@@ -1,0 +1,238 @@
+"""What nodes report: who says it, of which task, and what it does to it.
+
+The problem: a report is the word of a machine that may be broken or hostile, and it comes late, twice, or for a task
+that is no more. So it counts only for the node whose session it came on; only for the attempt that is in flight (an
+EdgeCore names none: there it is the live job of this name); only what the lifecycle has for it changes anything, and
+the rest is counted and logged by reason. Of the images it names, those of the job are kept.
+
+Guarantees: an acknowledgement (to nodes that know of it) is sent after the report is on the disk, or when it never
+will matter; so a node that keeps unacknowledged reports loses none. While the store cannot be written, reports are
+held here, one for each task and action and a bounded number a node, and the session goes on being read: its
+keepalives too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from pydantic import ValidationError
+
+from cloudhub.metrics import Metrics
+from cloudhub.store.errors import StoreClosed, StoreUnavailable
+from cloudhub.store.queue import TaskQueue
+from cloudhub.store.records import ImageOutcome, Outcome, TaskChange
+from cloudhub.taskmanager.clock import Clock
+from cloudhub.taskmanager.dispatch import cancel_message
+from cloudhub.taskmanager.lifecycle import Refusal, TaskEvent
+from cloudhub.taskmanager.live import LiveJobs
+from cloudhub.taskmanager.ports import SessionInfo, Sessions
+from shared.wire import (
+    Feature,
+    Group,
+    Message,
+    Operation,
+    Report,
+    Source,
+    WireError,
+    first_problem,
+    new_message,
+    parse_task_resource,
+)
+
+_log = structlog.get_logger(__name__)
+
+MAX_HELD: Final = 64
+"""Reports of one node that wait for the store. Twice what a node may have in flight at a time by default."""
+
+MALFORMED: Final = "malformed"
+FOREIGN_NODE: Final = "foreign_node"
+OVERFLOW: Final = "store_unavailable"
+
+_EVENTS: Final = {
+    ("Check", True): TaskEvent.CHECK_SUCCEEDED,
+    ("Check", False): TaskEvent.CHECK_FAILED,
+    ("Pull", True): TaskEvent.PULL_SUCCEEDED,
+    ("Pull", False): TaskEvent.PULL_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """A report that could be read."""
+
+    job: str
+    message_id: str
+    resource: str
+    change: TaskChange
+
+
+class Reports:
+    def __init__(self, *, store: TaskQueue, live: LiveJobs, sessions: Sessions, clock: Clock, metrics: Metrics) -> None:
+        self._store = store
+        self._live = live
+        self._sessions = sessions
+        self._clock = clock
+        self._metrics = metrics
+        self._held: dict[str, dict[tuple[str, TaskEvent], _Received]] = {}
+        """By node; see `MAX_HELD`."""
+        self._holding = asyncio.Event()
+
+    async def receive(self, session: SessionInfo, message: Message) -> None:
+        """Returns when the report is on the disk, refused, or held."""
+        self._metrics.reports_total.inc()
+        try:
+            received = self._read(session, message)
+        except WireError as error:
+            self._refuse(session.node, MALFORMED, detail=str(error))
+            return
+        if received is None:
+            return
+        try:
+            (outcome,) = await self._store.apply((received.change,))
+        except StoreClosed:
+            return
+        except StoreUnavailable:
+            self._hold(session.node, received)
+        else:
+            self._answer(received, outcome)
+
+    async def run(self) -> None:
+        """Stores what was held as soon as that is possible."""
+        while True:
+            await self._holding.wait()
+            self._holding.clear()
+            await self._store.working()
+            while self._held:
+                node = next(iter(self._held))
+                held = list(self._held[node].values())
+                try:
+                    outcomes = await self._store.apply([received.change for received in held])
+                except StoreUnavailable:
+                    self._holding.set()
+                    break
+                del self._held[node]
+                for received, outcome in zip(held, outcomes, strict=True):
+                    self._answer(received, outcome)
+
+    def _read(self, session: SessionInfo, message: Message) -> _Received | None:
+        """None when it is not this node's to say. Raises `WireError`."""
+        job, node = parse_task_resource(message.route.resource)
+        if node != session.node:
+            self._refuse(session.node, FOREIGN_NODE, job=job, detail=node[:128])
+            return None
+        try:
+            report = Report.model_validate(message.content)
+        except ValidationError as error:
+            raise WireError(first_problem(error)) from None
+        event = _EVENTS.get((report.action, report.succ))
+        if event is None:
+            raise WireError(f"action {report.action[:32]!r} is neither Check nor Pull")
+        received = _Received(
+            job, message.header.msg_id, message.route.resource, self._change(session.node, job, report, event)
+        )
+        if not received.change.job_uid:
+            self._settle_unknown(session.node, received)
+            return None
+        return received
+
+    def _change(self, node: str, job: str, report: Report, event: TaskEvent) -> TaskChange:
+        live = self._live.named(job)
+        uid = live.job.uid if live is not None else ""
+        if report.task is not None:
+            if report.task.job_uid != uid:
+                # Of an earlier job of this name, or of one that has ended: the store knows which.
+                live, uid = None, report.task.job_uid
+            attempt = report.task.attempt
+        else:
+            attempt = None
+        images = _images_of(report, live.spec.images if live is not None else ())
+        if event is TaskEvent.PULL_SUCCEEDED and not all(ok for _, ok, _ in images):
+            event = TaskEvent.PULL_FAILED
+        return TaskChange(
+            job_uid=uid,
+            node=node,
+            event=event,
+            at=self._clock.time(),
+            attempt=attempt,
+            reason=_reason(report, event, images),
+            images=images if report.action == "Pull" else (),
+        )
+
+    def _settle_unknown(self, node: str, received: _Received) -> None:
+        self._refuse(node, Refusal.UNKNOWN_TASK, job=received.job)
+        self._acknowledge(node, received)
+
+    def _answer(self, received: _Received, outcome: Outcome) -> None:
+        change = outcome.change
+        if outcome.refusal is not None:
+            self._refuse(change.node, outcome.refusal, job=received.job, event=str(change.event))
+            if change.event is TaskEvent.CHECK_SUCCEEDED and outcome.refusal is not Refusal.NO_EFFECT:
+                self._stop(received)
+        self._acknowledge(change.node, received)
+
+    def _acknowledge(self, node: str, received: _Received) -> None:
+        """On the session that the node has now: it re-sends on a new one what was not acknowledged on the old."""
+        session = self._sessions.get(node)
+        if session is None or Feature.ACK not in session.features:
+            return
+        message = new_message(
+            source=Source.TASK_MANAGER,
+            group=Group.TASK_MANAGER,
+            resource=received.resource,
+            operation=Operation.ACK,
+            parent=received.message_id,
+            content="OK",
+        )
+        if not self._sessions.send(node, message):
+            _log.debug("an acknowledgement could not be sent", node=node)
+
+    def _stop(self, received: _Received) -> None:
+        """The node is about to pull for a task that is over, or not its own: nobody has told it."""
+        change = received.change
+        session = self._sessions.get(change.node)
+        if session is not None and Feature.CANCEL in session.features and change.attempt is not None:
+            message = cancel_message(
+                job=received.job,
+                node=change.node,
+                uid=change.job_uid,
+                attempt=change.attempt,
+                reason="this task is over",
+            )
+            self._sessions.send(change.node, message)
+
+    def _hold(self, node: str, received: _Received) -> None:
+        held = self._held.setdefault(node, {})
+        key = (received.change.job_uid, received.change.event)
+        if key not in held and len(held) >= MAX_HELD:
+            self._refuse(node, OVERFLOW, job=received.job)
+            return
+        held[key] = received
+        self._holding.set()
+
+    def _refuse(self, node: str, reason: str, **fields: str) -> None:
+        self._metrics.refusals_total.count(reason)
+        _log.info("a report changed nothing", node=node, reason=str(reason), **fields)
+
+
+def _images_of(report: Report, known: Sequence[str]) -> list[ImageOutcome]:
+    """The job's images of which the report speaks, in the job's order. Raises `WireError`."""
+    if report.action != "Pull":
+        return []
+    named = {result.image: result for result in report.images()}
+    return [
+        (image, named[image].ok, named[image].reason if not named[image].ok else "")
+        for image in known
+        if image in named
+    ]
+
+
+def _reason(report: Report, event: TaskEvent, images: Sequence[ImageOutcome]) -> str:
+    if event in (TaskEvent.CHECK_SUCCEEDED, TaskEvent.PULL_SUCCEEDED):
+        return ""
+    failed = [f"{image}: {why}" for image, ok, why in images if not ok and why]
+    # EdgeCore's own reason is one and the same sentence for every failed pull.
+    return report.reason or "; ".join(failed) or "the node gave no reason"

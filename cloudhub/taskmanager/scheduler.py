@@ -1,0 +1,356 @@
+"""Turns: which node task is given to its node now, and what becomes of it when the node is slow, busy or away.
+
+The problem: a job may have ten thousand nodes and a concurrency of one, a hundred jobs may want the same nodes, nodes
+come and go, and the process may die between any two lines. So there is one loop, in which everything that moves a
+task forward happens one after the other, and it works in batches: resume the tasks of nodes that have connected,
+release what waited for a busy node, then take turns among the jobs, a few nodes of each, until nothing more may be
+sent.
+
+Guarantees: what is in flight of a job is never more than its ``concurrency``; 'dispatched' with attempt and deadline
+is on the disk before the message is sent, so a task that a node works on is known after any crash; a task whose node
+is not connected waits outside of the concurrency, for `timeoutSeconds` from its first turn; a node has at most
+``node_tasks`` tasks at a time, since EdgeCore drops messages beyond its queue without a word; a node that connects is
+sent again what it has not finished, once a session, as the same attempt with the time that is left.
+
+Deadlines are columns with an index, looked at once a second: there is no timer a task. After a start, tasks that became
+late while the hub was down are given `RETURN_SECONDS` more, for their nodes to come back and say how it went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import structlog
+
+from cloudhub.metrics import Metrics
+from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.queue import TaskQueue
+from cloudhub.store.records import Commit, LiveTask, Outcome, Removed, TaskChange
+from cloudhub.taskmanager.clock import Clock
+from cloudhub.taskmanager.dispatch import cancel_message, dispatch_message
+from cloudhub.taskmanager.inflight import NodeTasks
+from cloudhub.taskmanager.lifecycle import TaskEvent, TaskState
+from cloudhub.taskmanager.live import LiveJob, LiveJobs
+from cloudhub.taskmanager.ports import SessionInfo, Sessions
+from shared.wire import Feature
+
+_log = structlog.get_logger(__name__)
+
+BATCH: Final = 500
+"""Turns of one transaction."""
+LEAST_SLICE: Final = 20
+"""Turns of one job in one batch, however many jobs there are and however little room: nodes that are not connected take
+none."""
+TICK_SECONDS: Final = 1.0
+RETURN_SECONDS: Final = 60.0
+"""EdgeCore comes back 30 to 55 s after it lost its hub."""
+
+
+class Scheduler:
+    def __init__(
+        self,
+        *,
+        store: TaskQueue,
+        live: LiveJobs,
+        sessions: Sessions,
+        clock: Clock,
+        metrics: Metrics,
+        node_tasks: int,
+    ) -> None:
+        self._store = store
+        self._live = live
+        self._sessions = sessions
+        self._clock = clock
+        self._metrics = metrics
+        self._nodes = NodeTasks(limit=node_tasks)
+        self._wake = asyncio.Event()
+        self._connected: dict[str, None] = {}
+        """Nodes with a session that they did not have when we last looked."""
+        self._unready: dict[str, set[str]] = {}
+        """By job: nodes that connected before the job's credentials were read."""
+        self._cancels: deque[tuple[str, LiveTask, str]] = deque()
+        self._turn = 0
+        self._started_at = clock.time()
+
+    # --- What others tell; cheap, nothing happens until the loop comes to it ----------------------------------------
+
+    def session_opened(self, session: SessionInfo) -> None:
+        self._connected[session.node] = None
+        self._wake.set()
+
+    def committed(self, commit: Commit) -> None:
+        """To be called after `LiveJobs` has heard of it."""
+        for outcome in commit.outcomes:
+            self._nodes.follow(outcome)
+        for removed in commit.removed:
+            self._cancel_removed(removed)
+        self._wake.set()
+
+    def ready(self, uid: str) -> None:
+        """The job was admitted, or its credentials have been read."""
+        for node in self._unready.pop(uid, ()):
+            self._connected[node] = None
+        self._wake.set()
+
+    # --- The loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        await self._recover()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._loop(), name="scheduler")
+            group.create_task(self._tick(), name="scheduler-deadlines")
+
+    async def _recover(self) -> None:
+        """Takes up what the store says: what an earlier process left, or what a failed write may have left."""
+        while True:
+            try:
+                for job in await self._store.unfinished():
+                    self._live.committed(job)
+                self._nodes.reset(await self._store.in_flight_of([live.job.uid for live in self._live]))
+                await self._return(await self._store.parked())
+            except StoreUnavailable as error:
+                _log.warning("no dispatch while the store cannot be used", reason=str(error))
+                await self._store.working()
+                await self._clock.sleep(TICK_SECONDS)
+            else:
+                break
+        self._connected.update(dict.fromkeys(self._sessions.connected()))
+        self._wake.set()
+
+    async def _loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while await self._step():
+                    pass
+            except StoreUnavailable:
+                # Nothing is dispatched that is not on the disk first. A commit that failed may be there all the same,
+                # so memory is of no use any more.
+                await self._recover()
+
+    async def _step(self) -> bool:
+        """One batch of the first thing that there is to do. False when there is nothing."""
+        # A turn for everybody else first: sending alone waits for nothing.
+        await asyncio.sleep(0)
+        return self._send_cancels() or await self._resume() or await self._release() or await self._take_turns()
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(TICK_SECONDS)
+            try:
+                await self._time_out()
+            except StoreUnavailable as error:
+                _log.warning("deadlines wait for the store", reason=str(error))
+                await self._store.working()
+            self._nodes.cool(self._clock.time())
+            self._wake.set()
+
+    # --- Nodes that have connected ----------------------------------------------------------------------------------
+
+    async def _resume(self) -> bool:
+        """Gives back their turn to tasks that waited for these nodes, and sends again what they have not finished."""
+        if not self._connected:
+            return False
+        nodes = list(self._connected)[:BATCH]
+        tasks = await self._store.live_tasks_of(nodes)
+        await self._return([task for task in tasks if task.state is TaskState.WAITING])
+        for task in tasks:
+            if task.state.in_flight:
+                self._send_again(task)
+        for node in nodes:
+            # Only now: after an error above they are to be looked at again.
+            self._connected.pop(node, None)
+        return True
+
+    async def _return(self, tasks: Sequence[LiveTask]) -> None:
+        now = self._clock.time()
+        await self._store.apply(
+            [
+                TaskChange(job_uid=task.job_uid, node=task.node, event=TaskEvent.RETURNED, at=now, attempt=task.attempt)
+                for task in tasks
+            ]
+        )
+
+    def _send_again(self, task: LiveTask) -> None:
+        live, session = self._live.get(task.job_uid), self._sessions.get(task.node)
+        if live is None or session is None or task.deadline is None:
+            return
+        if not live.ready:
+            self._unready.setdefault(task.job_uid, set()).add(task.node)
+            return
+        left = task.deadline - self._clock.time()
+        if not self._nodes.has_on(task.node, task.job_uid, session.serial) and self._send(
+            live, session, task.state, task.attempt, left
+        ):
+            _log.debug("sent again", job=live.job.name, node=task.node, attempt=task.attempt)
+
+    # --- Turns ------------------------------------------------------------------------------------------------------
+
+    async def _release(self) -> bool:
+        """Gives back their turn to tasks that waited for a node with enough to do, as many as it may have now."""
+        freed = self._nodes.take_freed()
+        if not freed:
+            return False
+        now = self._clock.time()
+        outcomes = await self._store.apply(
+            [TaskChange(job_uid=uid, node=node, event=TaskEvent.RETURNED, at=now) for node, uid in freed]
+        )
+        for outcome in outcomes:
+            if not outcome.applied:
+                # It went with its job; its place is another's.
+                self._nodes.look_again(outcome.change.node)
+        return True
+
+    async def _take_turns(self) -> bool:
+        """One batch. False when there is nothing to do."""
+        rooms = self._rooms()
+        if not rooms:
+            return False
+        most = max(LEAST_SLICE, min(BATCH // len(rooms), 2 * max(live.room for live in rooms)))
+        pending = await self._store.next_pending([live.job.uid for live in rooms], most)
+        changes: list[TaskChange] = []
+        for live in rooms:
+            changes += self._turns_of(live, pending.get(live.job.uid, ()))
+            if len(changes) >= BATCH:
+                break
+        if not changes:
+            return False
+        await self._send_dispatched(await self._store.apply(changes))
+        return True
+
+    def _rooms(self) -> list[LiveJob]:
+        """Jobs of which more may be in flight, each time beginning elsewhere: none is always first."""
+        rooms = [live for live in self._live if live.room]
+        if rooms:
+            self._turn += 1
+            start = self._turn * 31 % len(rooms)
+            rooms = rooms[start:] + rooms[:start]
+        return rooms
+
+    def _turns_of(self, live: LiveJob, nodes: Iterable[str]) -> list[TaskChange]:
+        changes: list[TaskChange] = []
+        room = live.room
+        for node in nodes:
+            if room == 0:
+                break
+            change = self._turn_of(live, node)
+            if change.event is not TaskEvent.POSTPONED:
+                self._nodes.add(node, live.job.uid)
+                room -= 1
+            changes.append(change)
+        return changes
+
+    def _turn_of(self, live: LiveJob, node: str) -> TaskChange:
+        now = self._clock.time()
+        deadline: float | None = now + live.job.timeout_seconds
+        event, reason = TaskEvent.POSTPONED, "waiting for the node to connect"
+        if self._sessions.get(node) is not None:
+            if self._nodes.busy(node):
+                # No deadline: what the node works on has one, and after it this has its turn again.
+                deadline, reason = None, "waiting for other jobs on this node"
+            else:
+                event = TaskEvent.DISPATCHED if live.spec.check_items else TaskEvent.DISPATCHED_TO_PULL
+                reason = ""
+        return TaskChange(job_uid=live.job.uid, node=node, event=event, at=now, reason=reason, deadline=deadline)
+
+    async def _send_dispatched(self, outcomes: Sequence[Outcome]) -> None:
+        refused = [
+            outcome.change
+            for outcome in outcomes
+            if outcome.applied and outcome.change.event is not TaskEvent.POSTPONED and not self._send_first(outcome)
+        ]
+        now = self._clock.time()
+        await self._store.apply(
+            [
+                TaskChange(job_uid=change.job_uid, node=change.node, event=TaskEvent.SEND_REFUSED, at=now)
+                for change in refused
+            ]
+        )
+
+    def _send_first(self, outcome: Outcome) -> bool:
+        change = outcome.change
+        live, session = self._live.get(change.job_uid), self._sessions.get(change.node)
+        if live is None:
+            return True  # removed within these milliseconds; there is no task any more
+        if session is None or outcome.after is None or outcome.deadline is None:
+            return False
+        if self._send(live, session, outcome.after, outcome.attempt, outcome.deadline - change.at):
+            return True
+        # Connected, but its outbound queue is full: not again at once.
+        self._nodes.rest(change.node, until=change.at + TICK_SECONDS)
+        return False
+
+    def _send(self, live: LiveJob, session: SessionInfo, state: TaskState, attempt: int, left: float) -> bool:
+        message = dispatch_message(live, session=session, state=state, attempt=attempt, seconds_left=left)
+        if not self._sessions.send(session.node, message):
+            return False
+        self._nodes.add(session.node, live.job.uid, session.serial)
+        self._metrics.dispatches_total.inc()
+        return True
+
+    # --- Ends that no report brings ---------------------------------------------------------------------------------
+
+    async def _time_out(self) -> None:
+        now = self._clock.time()
+        late = [task for task in await self._store.late(now) if not self._may_still_return(task, now)]
+        # The last of these ends its job, and who has ended is not among the live any more.
+        names = {live.job.uid: live.job.name for live in self._live}
+        outcomes = await self._store.apply(
+            [
+                TaskChange(
+                    job_uid=task.job_uid,
+                    node=task.node,
+                    event=TaskEvent.TIMED_OUT,
+                    at=now,
+                    attempt=task.attempt,
+                    reason=self._late_text(task),
+                )
+                for task in late
+            ]
+        )
+        for task, outcome in zip(late, outcomes, strict=True):
+            if outcome.applied:
+                name = names.get(task.job_uid, "")
+                _log.info("a node task timed out", job=name, node=task.node, state=str(task.state))
+                if task.state.in_flight:
+                    self._cancels.append((name, task, "timed out"))
+
+    def _may_still_return(self, task: LiveTask, now: float) -> bool:
+        return task.since < self._started_at and now < self._started_at + RETURN_SECONDS
+
+    def _late_text(self, task: LiveTask) -> str:
+        live, session = self._live.get(task.job_uid), self._sessions.get(task.node)
+        seconds = live.job.timeout_seconds if live is not None else 0
+        if task.state is TaskState.WAITING:
+            return f"the node was not connected within {seconds} s of its turn"
+        late = f"no last report within {seconds} s of dispatch"
+        if session is None:
+            return f"{late}; the node is not connected"
+        if task.state is TaskState.CHECKING and not session.features:
+            # Without that module a stock node drops the message, and only its own log says so.
+            return f"{late}, nor any other: is modules.taskManager enabled in its edgecore.yaml (KubeEdge 1.21+)?"
+        return late
+
+    def _cancel_removed(self, removed: Removed) -> None:
+        self._unready.pop(removed.uid, None)
+        for task in removed.in_flight:
+            self._nodes.discard(task.node, task.job_uid)
+            self._cancels.append((removed.name, task, "the job was deleted"))
+
+    def _send_cancels(self) -> bool:
+        for _ in range(min(BATCH, len(self._cancels))):
+            self._cancel(*self._cancels.popleft())
+        return bool(self._cancels)
+
+    def _cancel(self, job: str, task: LiveTask, reason: str) -> None:
+        session = self._sessions.get(task.node)
+        if session is None or Feature.CANCEL not in session.features:
+            return
+        message = cancel_message(job=job, node=task.node, uid=task.job_uid, attempt=task.attempt, reason=reason)
+        if not self._sessions.send(task.node, message):
+            # It stops by itself at its deadline, and what it reports then changes nothing.
+            _log.warning("a node could not be told to stop", job=job, node=task.node)
