@@ -202,6 +202,7 @@ class Hub:
         self.silent = False
         """Sessions are accepted and nothing is read."""
         self.changed = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._server: Server | None = None
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -229,6 +230,7 @@ class Hub:
 
     async def start(self) -> None:
         """On the ports of the last time, if there was one."""
+        self._stopping.clear()
         self._server = await serve(
             self._session,
             "127.0.0.1",
@@ -251,6 +253,7 @@ class Hub:
         self.join_port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
+        self._stopping.set()
         if self._server is not None:
             self._server.close(code=1001, reason="the hub stops")
             await self._server.wait_closed()
@@ -290,7 +293,9 @@ class Hub:
         try:
             if self.silent:
                 socket.transport.pause_reading()
-                await asyncio.Event().wait()
+                await self._stopping.wait()
+                socket.transport.abort()
+                return
             async for frame in socket:
                 assert isinstance(frame, str)
                 session.frames.append(frame)

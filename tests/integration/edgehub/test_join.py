@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,8 @@ from edgehub.joining import JoinOptions, join_node
 from edgehub.link.errors import HubUnreachable, IdentityError, IdentityMissing, JoinError
 from edgehub.link.identity import IdentityFiles
 from edgehub.link.join import join, parse_token, renew
+from tests.integration.edgehub.conftest import NODE
 from tests.integration.edgehub.hub import CA, JWT, Hub, node_name, pem_of
-
-NODE = "edge.kubeedge"
-
-
-@pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    async with Hub(tmp_path) as hub:
-        yield hub
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> IdentityFiles:
-    certs = tmp_path / "node" / "certs"
-    return IdentityFiles(ca=certs / "rootCA.crt", certificate=certs / "server.crt", key=certs / "server.key")
 
 
 async def _join(hub: Hub, files: IdentityFiles, *, token: str | None = None) -> None:
@@ -123,11 +110,12 @@ async def test_a_hub_that_is_not_there_is_named(files: IdentityFiles, tmp_path: 
 
 
 async def test_a_hub_that_never_answers_is_left(files: IdentityFiles) -> None:
-    async def nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await _reader.read()
-        finally:
-            writer.close()
+    left = asyncio.Event()
+
+    async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        left.set()
 
     server = await asyncio.start_server(nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -135,13 +123,10 @@ async def test_a_hub_that_never_answers_is_left(files: IdentityFiles) -> None:
         await join(
             server=f"https://127.0.0.1:{port}", token=parse_token(CA().token), node=NODE, files=files, timeout=0.3
         )
+    async with asyncio.timeout(5):
+        await left.wait()
     server.close()
     await server.wait_closed()
-    await asyncio.sleep(0.05)
-
-
-def _answer(hub: Hub, der: bytes) -> None:
-    hub.sign = lambda _request, _csr: web.Response(body=der)
 
 
 @pytest.mark.parametrize(
