@@ -78,7 +78,7 @@ class Rest:
             raw = await response.read()
             is_json = response.headers.get("Content-Type", "").startswith("application/json")
             warnings = response.headers.getall("Warning", [])
-            return Answer(response.status, json.loads(raw) if is_json else raw, response.headers, warnings)
+            return Answer(response.status, json.loads(raw) if is_json and raw else raw, response.headers, warnings)
 
     async def get(self, path: str, **more: Any) -> Answer:
         return await self.call("GET", path, **more)
