@@ -219,7 +219,8 @@ class NodeConnection(asyncio.Protocol):
             self._held = bytes(data)
         elif len(data) <= FEED_SLICE:
             self._feed(data)
-            self._stop_reading_when_blocked()
+            if self._blocked():
+                self._stop_reading()
         else:
             self._held = bytes(data)
             self._go_on_reading()
@@ -265,16 +266,18 @@ class NodeConnection(asyncio.Protocol):
         while self._held and not self._blocked():
             data, self._held = self._held[:FEED_SLICE], self._held[FEED_SLICE:]
             self._feed(data)
-        self._stop_reading_when_blocked()
-        if not self._held and not self._blocked():
+        if self._blocked():
+            self._stop_reading()
+        else:
             self._resume_transport()
 
-    def _stop_reading_when_blocked(self) -> None:
-        if self._reading_paused or self._lost or self._transport is None or not self._blocked():
+    def _stop_reading(self) -> None:
+        if self._lost or self._transport is None:
             return
-        self._reading_paused = True
-        self._transport.pause_reading()
-        # Only the rate is mended by time; the other two by the events that end them.
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        # The rate is mended by time alone, so the timer must look again; the other two by the events that end them.
         if not self._write_paused and len(self._inbox) < INBOX_HIGH:
             self._owner.paced(self)
 

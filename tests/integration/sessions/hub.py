@@ -84,6 +84,8 @@ class Hub:
             compression=None,
             proxy=None,
             ping_interval=None,
+            # A client of which a test has made a bad reader cannot see the hub's answer to its close.
+            close_timeout=0.3,
             max_size=MAX_FRAME_BYTES,
         )
 
@@ -93,6 +95,12 @@ class Hub:
             self.clock.seconds += 1.0
             self.wall.seconds += 1.0
             await self.server.tick()
+
+    async def pass_time_until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(BOUND):
+            while not condition():
+                await self.pass_time(1)
+                await asyncio.sleep(0.001)
 
 
 async def _never(seconds: float) -> None:
