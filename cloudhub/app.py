@@ -37,7 +37,7 @@ from cloudhub.pki.setup import CA_FILE, CA_KEY_FILE, PKI, PKISources, open_pki
 from cloudhub.pki.tokens import issue_join_token
 from cloudhub.sessions.server import SessionServer
 from cloudhub.settings import ConfigError
-from cloudhub.standalone import StandaloneAPI
+from cloudhub.standalone.server import StandaloneAPI
 from cloudhub.store.engine import open_database
 from cloudhub.store.queue import TaskQueue
 from cloudhub.taskmanager.manager import TaskManager, TaskManagerSettings
