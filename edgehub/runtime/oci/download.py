@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -29,6 +30,8 @@ from edgehub.runtime.oci.transport import Interrupted
 log = structlog.get_logger(__name__)
 
 _BUFFER: Final = 1 << 20
+_FLUSH_SECONDS: Final = 1.0
+"""On a slow link the buffer is written before it is full: what is on disk survives a crash, and is progress."""
 _REHASH: Final = 8 << 20
 MAX_RESUMES: Final = 5
 """In a row, with less than `_PROGRESS` bytes in each."""
@@ -152,7 +155,8 @@ async def _stream(
         ended: Interrupted | bool = False
         while not ended:
             buffer = bytearray()
-            while len(buffer) < _BUFFER and not ended:
+            written = time.monotonic()
+            while len(buffer) < _BUFFER and time.monotonic() - written < _FLUSH_SECONDS and not ended:
                 try:
                     chunk = await read()
                 except Interrupted as error:

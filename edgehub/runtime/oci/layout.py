@@ -18,6 +18,7 @@ Everything here is file work and blocks: callers on an event loop use a thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -349,10 +350,11 @@ def try_lock(file: int) -> bool:
 
 def _read_bounded(path: Path, limit: int) -> bytes:
     with path.open("rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(0, "too large")
-    return content
+        # By the file's own size: for read(limit) Python sets aside the whole limit.
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, "too large")
+        return file.read(size)
 
 
 def _older(path: Path, moment: float) -> bool:
