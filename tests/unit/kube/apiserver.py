@@ -19,7 +19,7 @@ from kubernetes_asyncio.client import Configuration
 
 from cloudhub.kube.client import KubeClient
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+COLLECTIONS = ("customresourcedefinitions", "imageprepulljobs", "leases", "nodes", "secrets")
 
 
 class ScriptedAPI:
@@ -122,8 +122,8 @@ class ScriptedAPI:
     async def _get(self, request: web.Request) -> web.Response:
         path = request.path
         collection, _, name = path.rpartition("/")
-        if path not in self.objects and collection in self.objects:
-            found = self.objects[collection].get(name)
+        if collection.rpartition("/")[2] in COLLECTIONS:
+            found = self.objects.get(collection, {}).get(name)
             return web.json_response(found) if found else _status(404, f"{name} not found")
         items = sorted(self.objects.get(path, {}).values(), key=lambda item: str(item["metadata"]["name"]))
         start = int(request.query.get("continue", "0"))
