@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloudhub.pki.errors import PKIError
 from cloudhub.pki.keys import (
+    UNREADABLE,
     PrivateKey,
     certificate_from_der,
     certificates_from_pem,
@@ -29,7 +30,7 @@ from cloudhub.pki.keys import (
     key_from_pem,
     new_key,
 )
-from cloudhub.pki.names import NODE_ORGANIZATION, NODE_PREFIX
+from cloudhub.pki.names import NODE_ORGANIZATION, NODE_PREFIX, long_names_allowed
 
 PROJECT: Final = "KubeEdge"
 CA_SERIAL: Final = 1024
@@ -127,15 +128,10 @@ class CertificateAuthority:
 
     def issue_node_certificate(self, *, node: str, public_key: PublicKey, life: timedelta, now: datetime) -> bytes:
         """DER. The caller has checked that the peer is ``node`` and has the private key."""
+        with long_names_allowed():
+            common_name = x509.NameAttribute(NameOID.COMMON_NAME, f"{NODE_PREFIX}{node}", _validate=False)
         return self._issue(
-            subject=x509.Name(
-                [
-                    x509.NameAttribute(NameOID.ORGANIZATION_NAME, NODE_ORGANIZATION),
-                    # X.520 ends common names at 64 characters and the library holds to it; node names may have 253,
-                    # and KubeEdge's Go code, which issued such names before, does not mind.
-                    x509.NameAttribute(NameOID.COMMON_NAME, f"{NODE_PREFIX}{node}", _validate=False),
-                ]
-            ),
+            subject=x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, NODE_ORGANIZATION), common_name]),
             public_key=public_key,
             usage=ExtendedKeyUsageOID.CLIENT_AUTH,
             begin=now - min(NODE_BACKDATE, life / 10),
@@ -209,7 +205,7 @@ def _check_ca(certificate: x509.Certificate, key: PrivateKey, source: str, now: 
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = _optional_usage(certificate)
-    except (ValueError, x509.ExtensionNotFound):
+    except (*UNREADABLE, x509.ExtensionNotFound):
         constraints, usage = None, None
     if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
         raise PKIError(f"{source}: the certificate is not that of a CA")

@@ -39,6 +39,7 @@ from cloudhub.listen.acceptor import AcceptLimits, Acceptor
 from cloudhub.listen.admission import address_group
 from cloudhub.pki.ca import CertificateAuthority, utc_now
 from cloudhub.pki.errors import Refused
+from cloudhub.pki.keys import UNREADABLE
 from cloudhub.pki.names import NotANode, check_node_name, node_of
 from cloudhub.pki.ratelimit import AddressRateLimit
 from cloudhub.pki.signing import check_usages, sign_node_csr
@@ -308,7 +309,7 @@ def _peer_certificate(request: web.Request) -> x509.Certificate | None:
     der = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
     try:
         return x509.load_der_x509_certificate(der) if der else None
-    except ValueError:
+    except UNREADABLE:
         raise Refused(401, "certificate", "the client certificate cannot be read") from None
 
 

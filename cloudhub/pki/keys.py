@@ -28,6 +28,16 @@ from cloudhub.pki.errors import PKIError
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 MIN_RSA_BITS: Final = 2048
 
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises on a key, certificate or CSR that is none, or that it does not know."""
+
 _PEM_BLOCK: Final = re.compile(rb"-----BEGIN (?P<label>[A-Z0-9 ]+)-----.+?-----END (?P=label)-----", re.DOTALL)
 
 
@@ -54,7 +64,7 @@ def key_from_der(der: bytes, source: str) -> PrivateKey:
     """``source`` names file or Secret in errors."""
     try:
         return _private_key(load_der_private_key(der, password=None), der, source)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         # The library's texts are left out: they may describe the key.
         raise PKIError(f"{source}: not a private key in DER form") from None
 
@@ -68,7 +78,7 @@ def key_from_pem(pem: bytes, source: str) -> PrivateKey:
         key = load_pem_private_key(blocks[0], password=None)
     except TypeError:
         raise PKIError(f"{source}: the private key is encrypted with a password, which is not supported") from None
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise PKIError(f"{source}: not a private key in PEM form") from None
     return _private_key(key, _traditional_body(blocks[0]), source)
 
@@ -76,7 +86,7 @@ def key_from_pem(pem: bytes, source: str) -> PrivateKey:
 def certificate_from_der(der: bytes, source: str) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError:
+    except UNREADABLE:
         raise PKIError(f"{source}: not a certificate in DER form") from None
 
 
@@ -84,7 +94,7 @@ def certificates_from_pem(pem: bytes, source: str) -> list[x509.Certificate]:
     """At least one; the first is the subject's own."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except UNREADABLE:
         raise PKIError(f"{source}: not a certificate in PEM form") from None
 
 

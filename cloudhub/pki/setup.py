@@ -36,7 +36,14 @@ from cloudhub.pki.ca import (
 from cloudhub.pki.contexts import load_identity, server_context
 from cloudhub.pki.errors import PKIError
 from cloudhub.pki.files import read_private, write_private
-from cloudhub.pki.keys import certificate_from_der, certificates_from_pem, key_from_der, key_from_pem, new_key
+from cloudhub.pki.keys import (
+    UNREADABLE,
+    certificate_from_der,
+    certificates_from_pem,
+    key_from_der,
+    key_from_pem,
+    new_key,
+)
 from cloudhub.pki.refresh import TokenRefresher, file_sink, forever, secret_sink
 from cloudhub.pki.secrets import SecretStore
 from cloudhub.pki.tokens import TokenIssuer
@@ -311,7 +318,7 @@ def _fits(
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     try:
         names = set(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except (x509.ExtensionNotFound, ValueError):
+    except (*UNREADABLE, x509.ExtensionNotFound):
         return False
     return (
         identity.key.matches(certificate)

@@ -12,15 +12,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cloudhub.pki.ca import CertificateAuthority, PublicKey
 from cloudhub.pki.errors import Refused
-from cloudhub.pki.keys import MIN_RSA_BITS
-from cloudhub.pki.names import NotANode, node_of_subject
+from cloudhub.pki.keys import MIN_RSA_BITS, UNREADABLE
+from cloudhub.pki.names import NotANode, long_names_allowed, node_of_subject
 
 MAX_CSR_BYTES: Final = 64 * 1024
 MAX_RSA_BITS: Final = 8192
@@ -43,15 +42,18 @@ def check_csr(der: bytes, node: str) -> PublicKey:
     try:
         csr = x509.load_der_x509_csr(der)
         public_key = csr.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise Refused(400, "csr", "body is no certificate request (PKCS#10, DER)") from None
     checked = _check_key(public_key)
     _check_signature(csr)
     _check_extensions(csr)
     try:
-        named = node_of_subject(csr.subject)
+        with long_names_allowed():
+            named = node_of_subject(csr.subject)
     except NotANode as error:
         raise Refused(403, "csr subject", f"certificate request: {error}") from None
+    except UNREADABLE:
+        raise Refused(400, "csr", "certificate request has a subject that cannot be read") from None
     if named != node:
         raise Refused(403, "csr subject", f"certificate request is for node {named!r}, header NodeName says {node!r}")
     return checked
@@ -84,7 +86,7 @@ def _check_key(key: object) -> PublicKey:
 def _check_signature(csr: x509.CertificateSigningRequest) -> None:
     try:
         good = isinstance(csr.signature_hash_algorithm, _HASHES) and csr.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         good = False
     if not good:
         raise Refused(400, "csr signature", "certificate request is not signed (SHA-256 or better) with its own key")
@@ -93,7 +95,7 @@ def _check_signature(csr: x509.CertificateSigningRequest) -> None:
 def _check_extensions(csr: x509.CertificateSigningRequest) -> None:
     try:
         extensions = list(csr.extensions)
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except UNREADABLE:
         raise Refused(400, "csr extensions", "certificate request has extensions that cannot be read") from None
     for extension in extensions:
         usage = extension.value

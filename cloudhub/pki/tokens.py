@@ -64,7 +64,8 @@ class TokenIssuer:
     def _check_time(self, expires: object) -> None:
         if isinstance(expires, bool) or not isinstance(expires, (int, float)):
             raise Refused(401, "token", "token has no usable expiry")
-        if expires <= self._now().timestamp():
+        # Negated, so that a NaN, which is neither more nor less, is refused too.
+        if not expires > self._now().timestamp():
             raise Refused(401, "token expired", "token has expired; ask for a new one (cloudhub token)")
 
 

@@ -27,6 +27,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from cloudhub.pki.keys import UNREADABLE
 from cloudhub.sessions.protocol import (
     Answer,
     Close,
@@ -338,7 +339,7 @@ class NodeConnection(asyncio.Protocol):
         der = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
         try:
             return x509.load_der_x509_certificate(der) if der else None
-        except ValueError:
+        except UNREADABLE:
             raise HandshakeRefused(401, "certificate", "client certificate cannot be read") from None
 
     def _on_frame(self, frame: Frame) -> None:
