@@ -48,64 +48,62 @@ async def test_the_defaults_are_filled_in(client: KubeClient) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        {},
-        {"images": []},
-        {"images": ["not an image reference"], "nodeNames": ["n"]},
-        {"images": ["a"]},
-        {"images": ["a"], "nodeNames": ["n"], "labelSelector": {"matchLabels": {"a": "b"}}},
-        {"images": ["a"], "nodes": ["n"]},
-        {"images": ["a"], "nodeNames": ["n"], "failureTolerate": "2"},
-        {"images": ["a"], "nodeNames": ["n"], "failureTolerate": "many"},
-        {"images": ["a"], "nodeNames": ["n"], "checkItems": ["gpu"]},
-        {"images": ["a"], "nodeNames": ["n"], "checkItems": []},
-        {"images": ["a"], "nodeNames": ["n"], "concurrency": 0},
-        {"images": ["a"], "nodeNames": ["n"], "concurrency": -1},
-        {"images": ["a"], "nodeNames": ["n"], "timeoutSeconds": 4294967295},
-        {"images": ["a"], "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Nonsense"}]}},
-    ],
-)
-async def test_a_job_with_wrong_values_is_accepted_so_that_its_status_can_say_why(
-    client: KubeClient, template: dict[str, Any]
-) -> None:
-    assert (await create(client, **template))["metadata"]["name"] == "a"
+WRONG_VALUES: list[dict[str, Any]] = [
+    {},
+    {"images": []},
+    {"images": ["not an image reference"], "nodeNames": ["n"]},
+    {"images": ["a"]},
+    {"images": ["a"], "nodeNames": ["n"], "labelSelector": {"matchLabels": {"a": "b"}}},
+    {"images": ["a"], "nodeNames": ["n"], "failureTolerate": "2"},
+    {"images": ["a"], "nodeNames": ["n"], "failureTolerate": "many"},
+    {"images": ["a"], "nodeNames": ["n"], "checkItems": ["gpu"]},
+    {"images": ["a"], "nodeNames": ["n"], "checkItems": []},
+    {"images": ["a"], "nodeNames": ["n"], "concurrency": 0},
+    {"images": ["a"], "nodeNames": ["n"], "concurrency": -1},
+    {"images": ["a"], "nodeNames": ["n"], "timeoutSeconds": 4294967295},
+    {"images": ["a"], "nodeNames": ["n"], "imageSecrets": "no-namespace"},
+    {"images": ["a"], "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Nonsense"}]}},
+]
 
 
-@pytest.mark.parametrize(
-    ("template", "said"),
-    [
+async def test_a_job_with_wrong_values_is_accepted_so_that_its_status_can_say_why(client: KubeClient) -> None:
+    for number, template in enumerate(WRONG_VALUES):
+        made = await create(client, f"job-{number}", **template)
+        assert made["spec"]["imagePrePullTemplate"].items() >= template.items()
+
+
+async def test_the_alias_nodes_is_accepted_and_kept(client: KubeClient) -> None:
+    assert (await create(client, images=["a"], nodes=["n"]))["spec"]["imagePrePullTemplate"]["nodes"] == ["n"]
+
+
+async def test_wrong_types_and_unknown_fields_are_refused(client: KubeClient) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"images": "a"}, "images"),
         ({"images": [1]}, "images"),
         ({"failureTolerate": 0.1}, "failureTolerate"),
         ({"concurrency": "2"}, "concurrency"),
         ({"concurrency": 2**31}, "concurrency"),
+        ({"timeoutSeconds": 1.5}, "timeoutSeconds"),
         ({"unknown": 1}, "unknown"),
-    ],
-)
-async def test_wrong_types_and_unknown_fields_are_refused(
-    client: KubeClient, template: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(Rejected, match=said):
-        await create(client, **template)
+    ]
+    for template, field in wrong:
+        with pytest.raises(Rejected, match=field):
+            await create(client, **template)
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
+async def test_images_and_nodes_cannot_be_edited(client: KubeClient) -> None:
+    await create(client, images=["a"], nodeNames=["n"])
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"images": ["b"]}, "images"),
         ({"images": None}, "images"),
         ({"nodeNames": ["n", "m"]}, "nodeNames"),
         ({"nodeNames": None}, "nodeNames"),
         ({"nodes": ["n"]}, "nodes"),
         ({"labelSelector": {"matchLabels": {"a": "b"}}}, "labelSelector"),
-    ],
-)
-async def test_images_and_nodes_cannot_be_edited(client: KubeClient, change: dict[str, Any], field: str) -> None:
-    await create(client, images=["a"], nodeNames=["n"])
-    with pytest.raises(Rejected, match=f"{field} cannot be changed once the job exists"):
-        await edit(client, **change)
+    ]
+    for change, field in changes:
+        with pytest.raises(Rejected, match=f"{field} cannot be changed once the job exists"):
+            await edit(client, **change)
 
 
 async def test_the_whole_template_cannot_be_removed(client: KubeClient) -> None:
