@@ -12,7 +12,7 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
@@ -64,6 +64,7 @@ async def run_agent(
     *,
     stop: asyncio.Event,
     runtime: Callable[[EdgeCoreConfig], ImageRuntime] = configured_runtime,
+    stop_within: float = STOP_WITHIN,
 ) -> None:
     """Runs until ``stop`` is set. Raises what ended it before."""
     config = loaded.config
@@ -72,15 +73,15 @@ async def run_agent(
     lock = FolderLock(config.data_dir)
     await lock.acquire()
     try:
-        if not await _or_stop(ensure_identity(loaded), stop):
+        if not await _or_stop(ensure_identity(loaded), stop, stop_within):
             return
         async with _opened(config, runtime(config)) as agent:
-            await _or_stop(agent.run(), stop)
+            await _or_stop(agent.run(), stop, stop_within)
     finally:
         lock.release()
 
 
-async def _or_stop(work: Any, stop: asyncio.Event) -> bool:
+async def _or_stop(work: Coroutine[Any, Any, None], stop: asyncio.Event, stop_within: float) -> bool:
     """Whether ``work`` came to its end before ``stop`` was set. Raises what it raises."""
     task = asyncio.create_task(work, name="agent")
     stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -91,10 +92,10 @@ async def _or_stop(work: Any, stop: asyncio.Event) -> bool:
         if not task.done():
             log.info("stopping")
             task.cancel()
-            await asyncio.wait({task}, timeout=STOP_WITHIN)
+            await asyncio.wait({task}, timeout=stop_within)
             if not task.done():
                 left = sorted(other.get_name() for other in asyncio.all_tasks() if not other.done())
-                log.error("still running", tasks=left, after=STOP_WITHIN)
+                log.error("still running", tasks=left, after=stop_within)
     if task.done() and not task.cancelled():
         task.result()
         return not stop.is_set()

@@ -29,7 +29,7 @@ app = typer.Typer(
 DEFAULT_CONFIG = Path("/etc/kubeedge/config/edgecore.yaml")
 TOKEN_VARIABLE = "EDGEHUB_TOKEN"  # noqa: S105 - the name of a variable
 EXIT_WITHIN = 9.0
-"""Seconds from the signal to the end of the process, whatever hangs."""
+"""Seconds from the signal to the end of the process; the agent itself needs less."""
 
 
 class LogFormat(StrEnum):
@@ -159,13 +159,14 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     async def program() -> None:
         stop = asyncio.Event()
-        _stop_on_signals(stop)
+        stop_on_signals(stop, exit_within=EXIT_WITHIN)
         await run_agent(loaded, stop=stop)
 
     uvloop.run(program())
 
 
-def _stop_on_signals(stop: asyncio.Event) -> None:
+def stop_on_signals(stop: asyncio.Event, *, exit_within: float) -> None:
+    """Sets ``stop`` on SIGTERM and SIGINT, and ends the process ``exit_within`` seconds later, whatever hangs."""
     import asyncio
     import os
     import signal
@@ -173,12 +174,12 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
     def leave() -> None:
         # A thread that hangs in the kernel (a dead network mount) would keep the interpreter for ever.
-        sys.stderr.write(f"edgehub: did not end within {EXIT_WITHIN:g} s, leaving\n")
+        sys.stderr.write(f"edgehub: did not end within {exit_within:g} s, leaving\n")
         os._exit(1)
 
     def stopping() -> None:
         if not stop.is_set():
-            watchdog = threading.Timer(EXIT_WITHIN, leave)
+            watchdog = threading.Timer(exit_within, leave)
             watchdog.daemon = True
             watchdog.start()
         stop.set()
