@@ -28,8 +28,7 @@ Wire
   Bodies may be JSON or YAML; protobuf is read for Namespaces, Secrets, ConfigMaps, Events, Leases and delete options.
 - Items of a list carry apiVersion and kind, also for built-in kinds.
 - Unknown paths are answered with a Status, where a cluster answers plain text.
-- OpenAPI v2 is served as JSON only. `kubectl explain`, validation and `diff` use v3, which is complete for what is
-  served.
+- A request for pods is 403, not 404: `kubectl describe node` goes on without them then.
 - `?pretty`, `gracePeriodSeconds` and `timeout` are taken and have no effect. Deprecated `/watch/` paths are 404.
 
 Objects

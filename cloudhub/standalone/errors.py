@@ -107,6 +107,10 @@ def forbidden(group: str, plural: str, name: str, why: str, causes: Sequence[Map
     return StatusError(403, "Forbidden", message, details=_details(group, plural, name, **more))
 
 
+def no_pods() -> StatusError:
+    return StatusError(403, "Forbidden", "pods is forbidden: this server has no pods", details={"kind": "pods"})
+
+
 def method_not_allowed(missing: str = "") -> StatusError:
     message = "the server does not allow this method on the requested resource" + (f": {missing}" if missing else "")
     return StatusError(405, "MethodNotAllowed", message)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from cloudhub.standalone import openapiproto
 from cloudhub.standalone.builtin import RESOURCES
 from cloudhub.standalone.definitions import GVK, META, definitions, object_fields
 from cloudhub.standalone.openapipaths import ServedKind, paths_of
@@ -32,6 +33,7 @@ class OpenAPIDocuments:
             self._add_crd(crd)
         self._v3: dict[str, tuple[bytes, str]] = {}
         self._v2: tuple[bytes, str] | None = None
+        self._v2_protobuf: tuple[bytes, str] | None = None
 
     def _serve(self, kind: ServedKind) -> None:
         self._kinds.setdefault(kind.path, []).append(kind)
@@ -66,29 +68,36 @@ class OpenAPIDocuments:
                 "paths": {url: item for kind in kinds for url, item in paths_of(kind).items()},
                 "components": {"schemas": {name: _v3_schema(self._components[name]) for name in names}},
             }
-            self._v3[path] = _hashed(document)
+            self._v3[path] = _hashed(_dump(document))
         return self._v3[path]
 
     def v2(self) -> tuple[bytes, str]:
         """JSON body and ETag of ``/openapi/v2``."""
         if self._v2 is None:
-            kinds = [kind for kinds in self._kinds.values() for kind in kinds]
-            document = {
-                "swagger": "2.0",
-                "info": {"title": _TITLE, "version": "unversioned"},
-                "paths": {url: item for kind in kinds for url, item in paths_of(kind, v2=True).items()},
-                "definitions": {name: _v2_schema(schema) for name, schema in sorted(self._components.items())},
-            }
-            self._v2 = _hashed(document)
+            self._v2 = _hashed(_dump(self._v2_document()))
         return self._v2
+
+    def v2_protobuf(self) -> tuple[bytes, str]:
+        """The same as protobuf (`openapiproto.MEDIA_TYPE`), and its ETag."""
+        if self._v2_protobuf is None:
+            self._v2_protobuf = _hashed(openapiproto.encode(self._v2_document()))
+        return self._v2_protobuf
+
+    def _v2_document(self) -> dict[str, Any]:
+        kinds = [kind for kinds in self._kinds.values() for kind in kinds]
+        return {
+            "swagger": "2.0",
+            "info": {"title": _TITLE, "version": "unversioned"},
+            "paths": {url: item for kind in kinds for url, item in paths_of(kind, v2=True).items()},
+            "definitions": {name: _v2_schema(schema) for name, schema in sorted(self._components.items())},
+        }
 
 
 def _dump(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _hashed(document: Any) -> tuple[bytes, str]:
-    body = _dump(document)
+def _hashed(body: bytes) -> tuple[bytes, str]:
     return body, hashlib.sha256(body).hexdigest().upper()
 
 

@@ -21,12 +21,13 @@ import structlog
 import yaml
 from aiohttp import web
 
-from cloudhub.standalone import discovery, errors
+from cloudhub.standalone import discovery, errors, openapiproto
 from cloudhub.standalone.auth import Authenticator, load_token, write_private
 from cloudhub.standalone.certificates import ServerIdentity, open_identity
 from cloudhub.standalone.cleanup import Cleanup
 from cloudhub.standalone.errors import StatusError
 from cloudhub.standalone.history import Event, ObjectKey
+from cloudhub.standalone.offload import Offload
 from cloudhub.standalone.options import WriteOptions
 from cloudhub.standalone.resources import CRD_RESOURCE, NAMESPACES, Catalog, dump
 from cloudhub.standalone.rest import MAX_BODY_BYTES, ResourceEndpoints
@@ -132,10 +133,14 @@ class StandaloneAPI:
         self._closers.push_async_callback(storage.stop)
         for stored in storage.collection(CRD_RESOURCE).objects.values():
             catalog.install(stored)
-        await _ensure_namespaces(storage, catalog)
+        offload = Offload()
+        self._closers.callback(offload.close)
+        await _ensure_namespaces(storage, Writer(storage=storage, catalog=catalog, offload=offload), catalog)
         task = asyncio.create_task(cleanup.run(), name="standalone-cleanup")
         self._closers.push_async_callback(_end_task, task)
-        await self._listen(Endpoints(storage=storage, catalog=catalog, token=self._token), identity.context)
+        await self._listen(
+            Endpoints(storage=storage, catalog=catalog, offload=offload, token=self._token), identity.context
+        )
 
     async def _listen(self, endpoints: Endpoints, context: ssl.SSLContext) -> None:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -161,11 +166,11 @@ class StandaloneAPI:
 class Endpoints:
     """From a request to its answer: the token first, then discovery, documents or resources; errors become Status."""
 
-    def __init__(self, *, storage: Storage, catalog: Catalog, token: str) -> None:
+    def __init__(self, *, storage: Storage, catalog: Catalog, offload: Offload, token: str) -> None:
         self._storage = storage
         self._catalog = catalog
         self._authenticator = Authenticator(token=token)
-        self._resources = ResourceEndpoints(storage=storage, catalog=catalog)
+        self._resources = ResourceEndpoints(storage=storage, catalog=catalog, offload=offload)
         self.address = ""
 
     def close(self) -> None:
@@ -218,8 +223,7 @@ class Endpoints:
             case ["healthz" | "livez" | "readyz", *_]:
                 return web.Response(text="ok")
             case ["openapi", "v2"]:
-                body, tag = catalog.openapi.v2()
-                return _tagged(request, body, tag)
+                return self._openapi_v2(request)
             case ["openapi", "v3"]:
                 return _tagged(request, catalog.openapi.v3_index(), None)
             case ["openapi", "v3", *group_version]:
@@ -227,6 +231,13 @@ class Endpoints:
                 if found is not None:
                     return _tagged(request, *found)
         raise errors.no_such_path()
+
+    def _openapi_v2(self, request: web.Request) -> web.Response:
+        """As protobuf for who asks for that: Kubernetes' clients read nothing else."""
+        documents = self._catalog.openapi
+        if openapiproto.MEDIA_TYPE in request.headers.get("Accept", ""):
+            return _tagged(request, *documents.v2_protobuf(), openapiproto.MEDIA_TYPE)
+        return _tagged(request, *documents.v2())
 
     def _groups(self, request: web.Request, *, core: bool) -> web.Response:
         version = discovery.wants_aggregated(request.headers.get("Accept", ""))
@@ -252,9 +263,8 @@ def _followers(catalog: Catalog, cleanup: Cleanup) -> Callable[[Event], None]:
     return follow
 
 
-async def _ensure_namespaces(storage: Storage, catalog: Catalog) -> None:
+async def _ensure_namespaces(storage: Storage, writer: Writer, catalog: Catalog) -> None:
     resource = catalog.get("", "v1", "namespaces")
-    writer = Writer(storage=storage, catalog=catalog)
     for name in FIRST_NAMESPACES:
         if storage.get(ObjectKey(NAMESPACES, "", name)) is None:
             request = Request(resource, "", "", WriteOptions(manager=_CLUSTER))
