@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 MAX_SLEEP = 3600.0
 FIRST_RETRY = 60.0
 MAX_RETRY = 3600.0
+MIN_BETWEEN = 60.0
 
 
 def _now() -> datetime:
@@ -52,13 +53,16 @@ class Rotation:
 
     async def run(self) -> None:
         certificate = self._load()
+        earliest = self._now()
         while True:
-            self.renew_at = renewal_time(certificate.not_before, certificate.not_after, self._uniform)
+            self.renew_at = max(earliest, renewal_time(certificate.not_before, certificate.not_after, self._uniform))
             log.info("certificate", ends=certificate.not_after.isoformat(), renew_at=self.renew_at.isoformat())
             while (left := (self.renew_at - self._now()).total_seconds()) > 0:
                 await self._sleep(min(left, MAX_SLEEP))
             certificate = await self._renew_until_done(certificate)
             self._renewed(certificate)
+            # A clock that is wrong, here or there, makes each new certificate look old.
+            earliest = self._now() + timedelta(seconds=MIN_BETWEEN)
 
     async def _renew_until_done(self, certificate: Certificate) -> Certificate:
         backoff = Backoff(first=FIRST_RETRY, maximum=MAX_RETRY, uniform=self._uniform)

@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from edgehub.joining import JoinOptions, join_node
 from edgehub.status import read_status
@@ -295,6 +297,21 @@ async def test_the_status_of_an_agent_that_was_killed_says_that_it_does_not_run(
 async def test_the_status_before_the_first_start_says_so(node: Node) -> None:
     code, text, _ = await edgehub("status", "--config", str(node.config))
     assert (code, text) == (3, f"no agent has run on the data folder {node.folder} yet\n")
+
+
+async def test_a_certificate_near_its_end_is_renewed_and_the_session_opened_anew(hub: Hub, tmp_path: Path) -> None:
+    hub.sign = lambda _request, csr: web.Response(
+        body=hub.ca.sign(csr.public_key(), csr.subject, life=timedelta(seconds=20))
+    )
+    node = Node(hub, tmp_path / "node")
+    await node.join()
+    hub.sign = lambda _request, csr: web.Response(body=hub.ca.sign(csr.public_key(), csr.subject))
+    await node.start()
+    a_day_on = datetime.now(UTC) + timedelta(days=1)
+    await hub.until(lambda: any(session.certificate.not_valid_after_utc > a_day_on for session in hub.sessions))
+    path, headers, _ = hub.requests[-1]
+    assert (path, "Authorization" in headers) == ("/edge.crt", False)
+    assert await node.stop() == 0
 
 
 # --- The command line
