@@ -25,16 +25,13 @@ from typing import Any, Final, Protocol, Self
 import psutil
 import structlog
 
-from cloudhub.config import CloudCoreConfig, LoadedConfig, load_config, parse_config
+from cloudhub.config import CloudCoreConfig, LoadedConfig, parse_config
 from cloudhub.health import Health, HealthServer
+from cloudhub.jointoken import PKI_FOLDER
 from cloudhub.kube import JobInformer, KubeClient, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
 from cloudhub.metrics import Metrics
-from cloudhub.pki import secrets as pki_secrets
-from cloudhub.pki.ca import CertificateAuthority, utc_now
-from cloudhub.pki.errors import PKIError
 from cloudhub.pki.join import JoinServer
-from cloudhub.pki.setup import CA_FILE, CA_KEY_FILE, PKI, PKISources, open_pki
-from cloudhub.pki.tokens import issue_join_token
+from cloudhub.pki.setup import PKI, PKISources, open_pki
 from cloudhub.sessions.server import SessionServer
 from cloudhub.settings import ConfigError
 from cloudhub.standalone.server import StandaloneAPI
@@ -48,7 +45,6 @@ log = structlog.get_logger(__name__)
 
 STOP_SECONDS: Final = 9.0
 """KubeEdge's operators, systemd and Kubernetes all wait longer; nobody should have to."""
-PKI_FOLDER: Final = "pki"
 KUBECONFIG: Final = "kubeconfig"
 ENDPOINTS: Final = "endpoints.json"
 
@@ -107,48 +103,6 @@ async def run_standalone(options: StandaloneOptions) -> None:
                 await parts.open(PKISources(folder=folder / PKI_FOLDER), register="schedulable")
                 _announce(options, api.url, parts)
                 await stopped.wait()
-
-
-async def issue_token(
-    *, ttl: timedelta, node: str | None, data_dir: Path | None, config: Path, kubeconfig: Path | None
-) -> str:
-    """A join token by the CA of a standalone's folder, else by that of the configuration's files or cluster."""
-    if data_dir is not None:
-        pair = data_dir / PKI_FOLDER / CA_FILE, data_dir / PKI_FOLDER / CA_KEY_FILE
-        hint = f"is there a `cloudhub standalone --data-dir {data_dir}` running?"
-        return issue_join_token(await asyncio.to_thread(_read_ca, *pair, hint), ttl=ttl, node=node)
-    settings = load_config(config).config
-    hub = settings.modules.cloudHub
-    if await asyncio.to_thread(Path(hub.tlsCAFile).exists):
-        ca = await asyncio.to_thread(_read_ca, Path(hub.tlsCAFile), Path(hub.tlsCAKeyFile), "")
-        return issue_join_token(ca, ttl=ttl, node=node)
-    client = await KubeClient.connect(
-        kubeconfig=str(kubeconfig or settings.kubeAPIConfig.kubeConfig), master=settings.kubeAPIConfig.master
-    )
-    try:
-        data = await pki_secrets.find(SecretReader(client=client), pki_secrets.CA_SECRET)
-    finally:
-        await client.close()
-    source = f"Secret {pki_secrets.NAMESPACE}/{pki_secrets.CA_SECRET}"
-    if data is None:
-        raise PKIError(f"neither {hub.tlsCAFile} nor {source} exists: the hub makes a CA at its first start")
-    ca = CertificateAuthority.from_der(
-        data.get(pki_secrets.CA_CERTIFICATE, b""), data.get(pki_secrets.CA_KEY, b""), source=source, now=utc_now()
-    )
-    return issue_join_token(ca, ttl=ttl, node=node)
-
-
-def _read_ca(certificate: Path, key: Path, hint: str) -> CertificateAuthority:
-    for path in (certificate, key):
-        if not path.is_file():
-            raise PKIError(f"{path} is missing; {hint}" if hint else f"{path} is missing")
-    return CertificateAuthority.from_pem(
-        certificate.read_bytes(),
-        key.read_bytes(),
-        certificate_source=str(certificate),
-        key_source=str(key),
-        now=utc_now(),
-    )
 
 
 # --- What a hub is made of ------------------------------------------------------------------------------------

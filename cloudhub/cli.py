@@ -179,7 +179,7 @@ def token(
     """Print a token with which a node can join."""
     import asyncio
 
-    from cloudhub.app import issue_token
+    from cloudhub.jointoken import issue_token
 
     typer.echo(
         asyncio.run(

@@ -96,10 +96,12 @@ class Fleet:
         document: dict[str, Any] = json.loads(endpoints.read_text())
         return document
 
-    async def join(self, node: str, *, endpoints: dict[str, Any], runtime: str) -> None:
-        token = await self._run("cloudhub", "token", "--data-dir", str(self.data_dir), "--node", node)
+    async def token(self) -> str:
+        return (await self._run("cloudhub", "token", "--data-dir", str(self.data_dir), "--ttl", "1h")).strip()
+
+    async def join(self, node: str, *, endpoints: dict[str, Any], token: str, runtime: str) -> None:
         await self._run(
-            "edgehub", "join", "--server", endpoints["join"], "--token", token.strip(), "--node-name", node,
+            "edgehub", "join", "--server", endpoints["join"], "--token", token, "--node-name", node,
             "--websocket-server", endpoints["websocket"], "--config", str(self.config_of(node)),
             "--data-dir", str(self.folder / node), "--runtime-endpoint", runtime,
         )  # fmt: skip

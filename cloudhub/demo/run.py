@@ -102,8 +102,10 @@ class _Demo:
         self._say(f"2. cloudhub runs: API server {endpoints['api']}, sessions at wss://{endpoints['websocket']}.")
         api = await KubeClient.connect(kubeconfig=str(fleet.kubeconfig))
         stack.push_async_callback(api.close)
-        runtime = self._options.runtime
-        await asyncio.gather(*(fleet.join(node, endpoints=endpoints, runtime=runtime) for node in self._nodes))
+        token = await fleet.token()
+        await asyncio.gather(
+            *(fleet.join(node, endpoints=endpoints, token=token, runtime=self._options.runtime) for node in self._nodes)
+        )
         for node in self._nodes:
             await fleet.start_agent(node)
         async with asyncio.timeout(READY_SECONDS):

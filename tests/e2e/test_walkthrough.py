@@ -64,7 +64,7 @@ async def test_the_guide_works_as_printed(cloud: Cloud, registry: Registry, cont
     # 1. The node is there and Ready.
     nodes = await cloud.kubectl("get", "node")
     assert re.search(r"^NAME +STATUS +ROLES +AGE +VERSION$", nodes, re.MULTILINE)
-    assert re.search(r"^edge\.kubeedge +Ready +\S*edge +\S+ +v\S+-kubeedge-v\S+$", nodes, re.MULTILINE), nodes
+    assert re.search(r"^edge\.kubeedge +Ready +agent,edge +\S+ +edgehub-v\S+$", nodes, re.MULTILINE), nodes
 
     # 2. A private registry with the image, and a Secret for it.
     image = registry.push_image("jilimoxing/test", tag="nginx", layers=(300_000, 200_000))
