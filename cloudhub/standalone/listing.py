@@ -23,7 +23,7 @@ from cloudhub.standalone.resources import Resource, dump
 from cloudhub.standalone.storage import Storage, keys_at, select_keys
 from cloudhub.standalone.tables import render_table
 
-_SLICE: Final = 200
+_SLICE: Final = 100
 _EXPIRED_PAGE: Final = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
     "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
@@ -93,7 +93,10 @@ def _undone(
 
 
 async def _cut_page(objects: Sequence[StoredObject], revision: int, options: ListOptions) -> Page:
+    if not options.filtered and not options.limit:
+        return Page(list(objects), revision)
     items: list[StoredObject] = []
+    pause = _SLICE if options.reads_fields else 10 * _SLICE
     for at, stored in enumerate(objects):
         if options.limit and len(items) == options.limit:
             token = Continue(revision, items[-1].key[1:]).encode()
@@ -101,7 +104,7 @@ async def _cut_page(objects: Sequence[StoredObject], revision: int, options: Lis
             return Page(items, revision, token, None if options.filtered else len(objects) - at)
         if options.selects(stored.key, stored.labels) and matches_fields(options, stored):
             items.append(stored)
-        if options.reads_fields and at % _SLICE == _SLICE - 1:
+        if at % pause == pause - 1:
             await asyncio.sleep(0)
     return Page(items, revision)
 
@@ -116,7 +119,8 @@ async def render_page(
     """The answer's bytes, in pieces."""
     match output.shape:
         case Shape.TABLE:
-            yield dump(await _table(resource, page, output, include_object))
+            async for piece in _render_table(resource, page, output, include_object):
+                yield piece
         case Shape.OBJECT:
             head = {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": page.metadata}
             async for piece in _render_items(head, page.items, resource.render):
@@ -146,14 +150,16 @@ def partial(stored: StoredObject, version: str) -> dict[str, Any]:
     return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": metadata}
 
 
-async def _table(resource: Resource, page: Page, output: Output, include_object: str) -> dict[str, Any]:
+async def _render_table(resource: Resource, page: Page, output: Output, include_object: str) -> AsyncIterator[bytes]:
     """Rows are made slice by slice; the first slice brings the columns."""
     table = table_of(resource, page.items[:_SLICE], output, include_object, list_metadata=page.metadata)
+    rows = table.pop("rows")
+    yield dump(table)[:-1] + b',"rows":[' + dump(rows)[1:-1]
     for start in range(_SLICE, len(page.items), _SLICE):
         await asyncio.sleep(0)
         more = table_of(resource, page.items[start : start + _SLICE], output, include_object, headers=False)
-        table["rows"].extend(more["rows"])
-    return table
+        yield b"," + dump(more["rows"])[1:-1]
+    yield b"]}\n"
 
 
 def table_of(

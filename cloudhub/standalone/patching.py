@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from cloudhub.standalone import errors, media
@@ -16,6 +17,7 @@ from cloudhub.standalone.decode import InvalidBody, decode_body, decode_value
 from cloudhub.standalone.errors import StatusError
 from cloudhub.standalone.fielderrors import required
 from cloudhub.standalone.merge import InvalidPatch, json_patch, merge_patch, strategic_merge_patch
+from cloudhub.standalone.offload import Offload
 from cloudhub.standalone.resources import Resource
 from cloudhub.standalone.storage import Storage
 from cloudhub.standalone.strategies import timestamp
@@ -32,19 +34,27 @@ def patch_types(resource: Resource) -> tuple[str, ...]:
 
 class Patcher:
     def __init__(
-        self, *, writer: Writer, storage: Storage, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        *,
+        writer: Writer,
+        storage: Storage,
+        offload: Offload,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._writer = writer
         self._storage = storage
+        self._offload = offload
         self._now = now
 
     async def patch(self, request: Request, media_type: str, body: bytes, *, manager_given: bool) -> Written:
+        request.size = len(body)
         try:
             if media_type == media.APPLY_PATCH:
                 return await self._apply(request, body, manager_given=manager_given)
             if request.options.force:
                 raise _invalid_option("force: Forbidden: may not be specified for non-apply patch")
-            patch, request.duplicates = decode_value(body, media_type)
+            decode = partial(decode_value, body, media_type)
+            patch, request.duplicates = await self._offload.run(len(body), decode)
             return await self._writer.update(request, _transform(request.resource, media_type, patch))
         except InvalidBody as error:
             raise errors.bad_request(str(error)) from None
@@ -52,7 +62,7 @@ class Patcher:
     async def _apply(self, request: Request, body: bytes, *, manager_given: bool) -> Written:
         if not manager_given:
             raise _invalid_option(str(required("fieldManager", "is required for apply patch")))
-        decoded = decode_body(body, media.YAML)
+        decoded = await self._offload.run(len(body), partial(decode_body, body, media.YAML))
         request.duplicates = decoded.duplicates
         applied = decoded.object
         _check_applied(request, applied)

@@ -235,7 +235,7 @@ class Endpoints:
     def _openapi_v2(self, request: web.Request) -> web.Response:
         """As protobuf for who asks for that: Kubernetes' clients read nothing else."""
         documents = self._catalog.openapi
-        if openapiproto.MEDIA_TYPE in request.headers.get("Accept", ""):
+        if openapiproto.wanted(request.headers.get("Accept", "")):
             return _tagged(request, *documents.v2_protobuf(), openapiproto.MEDIA_TYPE)
         return _tagged(request, *documents.v2())
 

@@ -70,6 +70,8 @@ class Change:
     """The live object that the change was computed from; None: there must be none."""
     object: dict[str, Any] = field(repr=False)
     remove: bool = False
+    tail: bytes | None = field(default=None, repr=False)
+    """`encode_tail` of the object, where it was made beside the loop already."""
     check: Callable[[Lookup], None] | None = None
     """Called at the committer's turn with the state as it then is; what it raises is the outcome. It sees changes that
     went before in the same transaction, so there is no gap between the check and the write."""
@@ -254,7 +256,7 @@ class _Staged:
             raise Stale(f"{change.key.resource} {change.key.name} was changed meanwhile")
         if change.check is not None:
             change.check(self.lookup)
-        stored = serialise(change.key, change.object, self.revision + 1)
+        stored = serialise(change.key, change.object, self.revision + 1, change.tail)
         if len(stored.body) > MAX_OBJECT_BYTES and not change.remove:
             raise ObjectTooLarge(len(stored.body))
         if change.remove:
@@ -276,14 +278,24 @@ class _Staged:
             _fail(outcome, error)
 
 
-def serialise(key: ObjectKey, obj: dict[str, Any], revision: int) -> StoredObject:
+def encode_tail(obj: Mapping[str, Any]) -> bytes:
+    """All but the metadata, which is known only when the revision is."""
+    return _dump({name: value for name, value in obj.items() if name != "metadata"})
+
+
+def serialise(key: ObjectKey, obj: dict[str, Any], revision: int, tail: bytes | None = None) -> StoredObject:
     """The object at this revision. ``obj`` is changed: it gets the revision."""
     metadata = obj["metadata"]
     metadata["resourceVersion"] = str(revision)
+    if tail is None:
+        tail = encode_tail(obj)
     # metadata goes first: the heads of `StoredObject.render` are put before it.
-    ordered = {"metadata": metadata, **{name: value for name, value in obj.items() if name != "metadata"}}
-    body = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    body = b'{"metadata":' + _dump(metadata) + (b"," + tail[1:] if tail != b"{}" else tail[1:])
     return _stored(key, revision, body, metadata)
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _stored_of_row(row: ObjectRow) -> StoredObject:

@@ -1,6 +1,6 @@
-"""Create, update, patch and delete, from a decoded body to the committed object.
+"""Create, update and patch, from a decoded body to the committed object.
 
-The problem: all four are a read, a computation and a write, and another writer may come between. Each computes from a
+The problem: all are a read, a computation and a write, and another writer may come between. Each computes from a
 live object and hands the committer that very object as the base; when it is not live any more the computation is done
 again from the new one, unless the client named the revision that it had seen: then that is its conflict (409).
 What the server does with an object (names, defaults, pruning, validation, managedFields, finalizers) is in one order
@@ -13,6 +13,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from cloudhub.standalone import crdstatus, errors
@@ -20,22 +21,29 @@ from cloudhub.standalone.apply import track_update
 from cloudhub.standalone.decode import InvalidBody, cannot_be_handled, field_warnings, strict_decoding_error
 from cloudhub.standalone.fielderrors import FieldError, Reason, required
 from cloudhub.standalone.history import ObjectKey, StoredObject
-from cloudhub.standalone.options import DeleteOptions, WriteOptions
+from cloudhub.standalone.offload import Offload
+from cloudhub.standalone.options import WriteOptions
 from cloudhub.standalone.resources import CRD_RESOURCE, NAMESPACES, Catalog, Resource
-from cloudhub.standalone.storage import Change, Lookup, ObjectTooLarge, Stale, Storage, WriteFailed, serialise
+from cloudhub.standalone.storage import (
+    Change,
+    Lookup,
+    ObjectTooLarge,
+    Stale,
+    Storage,
+    WriteFailed,
+    encode_tail,
+    serialise,
+)
 from cloudhub.standalone.strategies import (
-    CRD_FINALIZER,
     generate_name,
-    mark_deleted,
     prepare_create,
     prepare_update,
     timestamp,
 )
 
-PROTECTED_NAMESPACES: Final = frozenset({"default", "kube-system"})
 _GENERATE_ATTEMPTS: Final = 8
 # With this many lost races on one object something is wrong; a client may try again.
-_MAX_RACES: Final = 100
+MAX_RACES: Final = 100
 
 
 @dataclass(slots=True)
@@ -47,6 +55,8 @@ class Request:
     name: str
     options: WriteOptions
     subresource: str = ""
+    size: int = 0
+    """Bytes of the body: what it costs to go through it."""
     duplicates: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
@@ -57,7 +67,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """``object`` is set for a dry run instead of ``stored``."""
+    """The outcome. Of a dry run, ``stored`` is what would have been."""
 
     stored: StoredObject
     created: bool = False
@@ -69,8 +79,16 @@ Transform = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Writer:
-    def __init__(self, *, storage: Storage, catalog: Catalog, now: Callable[[], datetime] = lambda: datetime.now(UTC)):
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        catalog: Catalog,
+        offload: Offload,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._storage = storage
+        self._offload = offload
         self._catalog = catalog
         self._now = now
 
@@ -99,23 +117,27 @@ class Writer:
 
     async def _create_named(self, request: Request, obj: dict[str, Any], *, managed: bool) -> Written:
         resource = request.resource
+        change = await self._offload.run(request.size, lambda: self._new(request, obj, managed=managed))
+        self._check_room(request, self._storage.get)
+        if self._storage.get(request.key) is not None:
+            raise errors.already_exists(resource.group, resource.plural, request.name)
+        try:
+            return Written(await write(self._storage, request, change), created=True)
+        except Stale:
+            raise errors.already_exists(resource.group, resource.plural, request.name) from None
+
+    def _new(self, request: Request, obj: dict[str, Any], *, managed: bool) -> Change:
+        resource = request.resource
         self._decode(request, obj)
         now = timestamp(self._now())
         prepare_create(resource, obj, namespace=request.namespace, now=now)
         self._validate(request, obj, None)
-        self._check_room(request, self._storage.get)
         if not managed:
             obj["metadata"].pop("managedFields", None)
             self._track(request, None, obj, now)
-        if self._storage.get(request.key) is not None:
-            raise errors.already_exists(resource.group, resource.plural, request.name)
-        change = Change(
-            request.key, None, resource.to_stored(obj), check=lambda lookup: self._check_room(request, lookup)
-        )
-        try:
-            return Written(await self._write(request, change), created=True)
-        except Stale:
-            raise errors.already_exists(resource.group, resource.plural, request.name) from None
+        stored = resource.to_stored(obj)
+        tail = encode_tail(stored)
+        return Change(request.key, None, stored, tail=tail, check=lambda lookup: self._check_room(request, lookup))
 
     def _check_room(self, request: Request, lookup: Lookup) -> None:
         """There is a place to create in: its namespace and its definition stand and are not on their way out."""
@@ -148,15 +170,18 @@ class Writer:
         """Raises 404 when there is no such object. ``managed``: the transform sets managedFields itself.
         ``strict_base``: the body must name the revision that it was made from (PUT of a custom resource)."""
         resource, key = request.resource, request.key
-        for _ in range(_MAX_RACES):
+        for _ in range(MAX_RACES):
             live = self._storage.get(key)
             if live is None:
                 raise errors.not_found(resource.group, resource.plural, request.name)
-            change = self._changed(request, live, transform, managed=managed, strict_base=strict_base)
+            change = await self._offload.run(
+                request.size + len(live.body),
+                partial(self._changed, request, live, transform, managed=managed, strict_base=strict_base),
+            )
             if change is None:
                 return Written(live)
             try:
-                return Written(await self._write(request, change), deleted=change.remove)
+                return Written(await write(self._storage, request, change), deleted=change.remove)
             except Stale:
                 continue
         raise errors.modified(resource.group, resource.plural, request.name)
@@ -183,8 +208,9 @@ class Writer:
         if _same(new, live):
             return None
         remove = "deletionTimestamp" in new["metadata"] and not new["metadata"].get("finalizers")
-        remove = remove and not _held_by_server(resource, new)
-        return Change(request.key, stored, resource.to_stored(new), remove=remove)
+        remove = remove and not held_by_server(resource, new)
+        changed = resource.to_stored(new)
+        return Change(request.key, stored, changed, remove=remove, tail=encode_tail(changed))
 
     def _check_base(
         self, request: Request, new: Mapping[str, Any], live: Mapping[str, Any], *, strict_base: bool
@@ -200,60 +226,6 @@ class Writer:
             detail = "Invalid value: 0: must be specified for an update"
             missing = FieldError("metadata.resourceVersion", Reason.INVALID, detail)
             raise errors.invalid(resource.group, resource.kind, request.name, [missing])
-
-    # --- delete -------------------------------------------------------------------------------------------------------
-
-    async def delete(self, request: Request, options: DeleteOptions) -> Written:
-        """``deleted`` of the answer is False when finalizers still hold the object."""
-        resource, key = request.resource, request.key
-        request.options = WriteOptions(dry_run=options.dry_run)
-        for _ in range(_MAX_RACES):
-            live = self._storage.get(key)
-            if live is None:
-                raise errors.not_found(resource.group, resource.plural, request.name)
-            self._check_preconditions(request, live, options)
-            change = self._removal(request, live)
-            if change is None:
-                return Written(live)
-            try:
-                return Written(await self._write(request, change), deleted=change.remove)
-            except Stale:
-                continue
-        raise errors.modified(resource.group, resource.plural, request.name)
-
-    def _check_preconditions(self, request: Request, live: StoredObject, options: DeleteOptions) -> None:
-        resource = request.resource
-        if resource.storage == NAMESPACES and request.name in PROTECTED_NAMESPACES:
-            raise errors.forbidden("", "namespaces", request.name, "this namespace may not be deleted")
-        why = ""
-        if options.uid is not None and options.uid != live.uid:
-            why = f"UID in precondition: {options.uid}, UID in object meta: {live.uid}"
-        elif options.revision is not None and options.revision != str(live.revision):
-            why = (
-                f"ResourceVersion in precondition: {options.revision}, ResourceVersion in object meta: {live.revision}"
-            )
-        if why:
-            raise errors.conflict(resource.group, resource.plural, request.name, f"Precondition failed: {why}")
-
-    def _removal(self, request: Request, live: StoredObject) -> Change | None:
-        """At once, or a deletionTimestamp when something holds it; None when that stands already."""
-        obj = live.parse()
-        resource = request.resource
-        now = timestamp(self._now())
-        if resource.storage == CRD_RESOURCE and not live.deleting:
-            finalizers = obj["metadata"].setdefault("finalizers", [])
-            if CRD_FINALIZER not in finalizers:
-                finalizers.append(CRD_FINALIZER)
-        if not obj["metadata"].get("finalizers") and not _held_by_server(resource, obj):
-            return Change(request.key, live, obj, remove=True)
-        if live.deleting:
-            return None
-        mark_deleted(obj, now)
-        if resource.storage == NAMESPACES:
-            obj.setdefault("status", {})["phase"] = "Terminating"
-        if resource.storage == CRD_RESOURCE:
-            crdstatus.prepare(obj, live.parse(), now)
-        return Change(request.key, live, obj)
 
     # --- common -------------------------------------------------------------------------------------------------------
 
@@ -322,18 +294,19 @@ class Writer:
             ignored=ignored_fields(resource, request.subresource),
         )
 
-    async def _write(self, request: Request, change: Change) -> StoredObject:
-        if request.options.dry_run:
-            if change.check is not None:
-                change.check(self._storage.get)
-            revision = change.base.revision if change.base is not None else 0
-            return serialise(change.key, change.object, revision)
-        try:
-            return await self._storage.write(change)
-        except ObjectTooLarge as error:
-            raise errors.object_too_large(str(error)) from None
-        except WriteFailed as error:
-            raise errors.unavailable(str(error)) from error
+
+async def write(storage: Storage, request: Request, change: Change) -> StoredObject:
+    """Commit, or for a dry run just look whether it could be. Raises `Stale` for the caller to begin anew."""
+    if request.options.dry_run:
+        if change.check is not None:
+            change.check(storage.get)
+        return serialise(change.key, change.object, change.base.revision if change.base is not None else 0)
+    try:
+        return await storage.write(change)
+    except ObjectTooLarge as error:
+        raise errors.object_too_large(str(error)) from None
+    except WriteFailed as error:
+        raise errors.unavailable(str(error)) from error
 
 
 def ignored_fields(resource: Resource, subresource: str) -> tuple[str, ...]:
@@ -343,7 +316,7 @@ def ignored_fields(resource: Resource, subresource: str) -> tuple[str, ...]:
     return ("status",) if resource.status else ()
 
 
-def _held_by_server(resource: Resource, obj: Mapping[str, Any]) -> bool:
+def held_by_server(resource: Resource, obj: Mapping[str, Any]) -> bool:
     """A namespace stays until its content is gone; spec.finalizers say so, in a cluster too."""
     return resource.storage == NAMESPACES and bool((obj.get("spec") or {}).get("finalizers"))
 

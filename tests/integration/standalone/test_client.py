@@ -75,7 +75,7 @@ async def test_custom_objects_are_watched_and_patched(jobs: Rest, kube: client.A
     following = asyncio.create_task(follow())
     await custom.create_cluster_custom_object(GROUP, VERSION, PLURAL, job())
     patch = {"status": {"state": "Pulling"}}
-    patched = await custom.patch_cluster_custom_object_status(GROUP, VERSION, PLURAL, "job", patch, _content_type=MERGE)
+    patched = await custom.patch_cluster_custom_object_status(GROUP, VERSION, PLURAL, "job", patch, _content_type=MERGE)  # type: ignore[call-arg]
     assert patched["status"]["state"] == "Pulling"
     await custom.delete_cluster_custom_object(GROUP, VERSION, PLURAL, "job")
     async with asyncio.timeout(10):
@@ -88,7 +88,7 @@ async def test_a_patch_for_another_uid_is_a_conflict(jobs: Rest, kube: client.Ap
     await custom.create_cluster_custom_object(GROUP, VERSION, PLURAL, job())
     patch = {"metadata": {"uid": "of-another-job"}, "status": {"state": "Pulling"}}
     with pytest.raises(client.ApiException) as refused:
-        await custom.patch_cluster_custom_object_status(GROUP, VERSION, PLURAL, "job", patch, _content_type=MERGE)
+        await custom.patch_cluster_custom_object_status(GROUP, VERSION, PLURAL, "job", patch, _content_type=MERGE)  # type: ignore[call-arg]
     assert refused.value.status == 409
 
 

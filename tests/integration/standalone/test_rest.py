@@ -63,7 +63,7 @@ async def test_what_is_not_there_is_not_found_by_its_full_name(jobs: Rest) -> No
 @pytest.mark.parametrize(
     "path",
     [
-        "/api/v1/pods",
+        "/api/v1/services",
         "/apis/apps/v1/deployments",
         "/api/v2/nodes",
         "/nothing",
