@@ -1,0 +1,422 @@
+"""The join endpoints, asked by a raw client that does what an EdgeCore does, and by others."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from websockets.asyncio.client import connect
+
+from cloudhub.listen.acceptor import AcceptLimits
+from cloudhub.metrics import Metrics
+from cloudhub.pki.ca import CertificateAuthority, utc_now
+from cloudhub.pki.join import JoinLimits, JoinServer
+from cloudhub.pki.names import node_of
+from cloudhub.pki.tokens import TokenIssuer
+from cloudhub.sessions.server import SessionServer
+from tests.integration.certificates import (
+    Key,
+    client_context,
+    csr,
+    join_context,
+    mtls_context,
+    new_ca,
+    node_certificate,
+    node_subject,
+)
+from tests.integration.sessions.hub import Recorder, eventually
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+@dataclass
+class Join:
+    server: JoinServer
+    ca: CertificateAuthority
+    tokens: TokenIssuer
+    revoked: set[str] = field(default_factory=set)
+
+    async def raw(self, request: bytes, context: ssl.SSLContext | None = None) -> Answer:
+        """The bytes of a request, and what comes back until the hub closes."""
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.server.port, ssl=context or client_context(self.ca)
+        )
+        try:
+            writer.write(request)
+            async with asyncio.timeout(10):
+                return _answer(await reader.read())
+        finally:
+            writer.close()
+
+    async def get(
+        self,
+        path: str,
+        *,
+        body: bytes = b"",
+        context: ssl.SSLContext | None = None,
+        method: str = "GET",
+        **headers: str,
+    ) -> Answer:
+        """As Go's client writes it: Content-Length with a GET."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.server.port}", "User-Agent: Go-http-client/1.1"]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return await self.raw(("\r\n".join(lines) + "\r\n\r\n").encode() + body, context)
+
+    async def certificate(
+        self, node: str, *, token: str | None = None, request: bytes | None = None, **more: Any
+    ) -> Answer:
+        if token is not None:
+            more["Authorization"] = f"Bearer {token}"
+        body = request if request is not None else csr(node_subject(node), KEY)
+        return await self.get("/edge.crt", body=body, NodeName=node, **more)
+
+    def token(self, node: str | None = None, ttl: timedelta = timedelta(hours=1)) -> str:
+        return self.tokens.issue(ttl, node).split(".", 1)[1]
+
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+@contextlib.asynccontextmanager
+async def join(**settings: Any) -> AsyncIterator[Join]:
+    ca = new_ca()
+    tokens = TokenIssuer(ca)
+    revoked: set[str] = set()
+    server = JoinServer(
+        ca=ca,
+        tokens=tokens,
+        ssl_context=join_context(ca),
+        host="127.0.0.1",
+        port=0,
+        is_revoked=revoked.__contains__,
+        **settings,
+    )
+    async with server:
+        yield Join(server, ca, tokens, revoked)
+
+
+def _answer(data: bytes) -> Answer:
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return Answer(status=int(first.split(" ")[1]), headers=headers, body=body)
+
+
+async def test_a_node_joins_as_edgecore_does_and_gets_a_session_with_its_certificate() -> None:
+    async with join() as j:
+        token = j.tokens.issue(timedelta(hours=1))
+        unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        unverified.check_hostname = False
+        unverified.verify_mode = ssl.CERT_NONE
+        ca = await j.get("/ca.crt", context=unverified)
+        assert ca.status == 200
+        assert hashlib.sha256(ca.body).hexdigest() == token.split(".")[0]
+        assert x509.load_der_x509_certificate(ca.body) == j.ca.certificate
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        answer = await j.certificate(
+            "edge-1", token=token.split(".", 1)[1], request=csr(node_subject("edge-1"), key), ExtKeyUsages="[2]"
+        )
+        assert answer.status == 200
+        certificate = x509.load_der_x509_certificate(answer.body)
+        assert node_of(certificate) == "edge-1"
+        assert certificate.public_key() == key.public_key()
+        assert timedelta(days=364) < certificate.not_valid_after_utc - utc_now() <= timedelta(days=365)
+        await _session(j.ca, "edge-1", (answer.body, key))
+
+
+async def test_a_node_with_a_name_longer_than_a_common_name_joins_and_connects() -> None:
+    name = ".".join(["edge-with-a-long-name"] * 6)
+    async with join() as j:
+        key = ec.generate_private_key(ec.SECP256R1())
+        der = j.ca.issue_node_certificate(node=name, public_key=key.public_key(), life=timedelta(days=1), now=utc_now())
+        # A renewal: what Go would put into the CSR our own library does not write, but what it reads it can renew.
+        await _session(j.ca, name, (der, key))
+
+
+async def test_a_certificate_is_renewed_by_showing_it() -> None:
+    async with join(certificate_life=timedelta(days=10)) as j:
+        old = node_certificate(j.ca, "edge-1")
+        key = ec.generate_private_key(ec.SECP256R1())
+        answer = await j.certificate(
+            "edge-1", context=client_context(j.ca, old), request=csr(node_subject("edge-1"), key)
+        )
+        assert answer.status == 200
+        renewed = x509.load_der_x509_certificate(answer.body)
+        assert renewed.not_valid_after_utc - utc_now() > timedelta(days=9)
+        await _session(j.ca, "edge-1", (answer.body, key))
+
+
+async def test_a_certificate_renews_no_other_node() -> None:
+    async with join() as j:
+        own = client_context(j.ca, node_certificate(j.ca, "edge-1"))
+        answer = await j.certificate("edge-2", context=own)
+        assert (answer.status, answer.text) == (403, "the client certificate is not that of node edge-2\n")
+
+
+async def test_a_certificate_of_another_ca_or_that_is_over_renews_nothing() -> None:
+    async with join() as j:
+        for identity in (
+            node_certificate(new_ca(), "edge-1"),
+            node_certificate(j.ca, "edge-1", life=timedelta(hours=1), age=timedelta(hours=2)),
+        ):
+            with pytest.raises((OSError, IndexError)):
+                await j.certificate("edge-1", context=client_context(j.ca, identity))
+
+
+async def test_who_shows_both_joins_by_the_token() -> None:
+    async with join() as j:
+        own = client_context(j.ca, node_certificate(j.ca, "edge-1"))
+        assert (await j.certificate("edge-2", token=j.token("edge-2"), context=own)).status == 200
+        assert (await j.certificate("edge-1", token=j.token("edge-2"), context=own)).status == 403
+
+
+def _unsigned(j: Join) -> str:
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    return f"{part({'alg': 'none', 'typ': 'JWT'})}.{part({'exp': 9e9})}."
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "text"),
+    [
+        (lambda j: j.token("edge-2"), 403, "token is not for node edge-1"),
+        (lambda j: TokenIssuer(new_ca()).issue(timedelta(hours=1)).split(".", 1)[1], 401, "token is not valid here"),
+        (_unsigned, 401, "token is not valid here"),
+        (lambda j: j.token()[:-10], 401, "token is not valid here"),
+        (lambda j: j.tokens.issue(timedelta(hours=1)), 401, "token is not valid here"),
+        (
+            lambda j: TokenIssuer(j.ca, now=lambda: utc_now() - timedelta(hours=2)).issue(timedelta(hours=1))[65:],
+            401,
+            "token has expired",
+        ),
+        (lambda j: "", 401, "not of the form 'Bearer <token>'"),
+        (lambda j: "x" * 5000, 401, "token is too long"),
+    ],
+)
+async def test_a_token_that_is_no_good_gets_nothing_and_is_in_no_log(
+    token: Callable[[Join], str], status: int, text: str
+) -> None:
+    async with join() as j:
+        sent = token(j)
+        with structlog.testing.capture_logs() as logs:
+            answer = await j.certificate("edge-1", token=sent)
+        assert answer.status == status
+        assert text in answer.text
+        refusal = next(entry for entry in logs if entry["event"] == "request refused")
+        assert refusal["node"] == "edge-1"
+        assert refusal["reason"] in ("token", "token expired", "token of another node")
+        for piece in sent.split("."):
+            assert len(piece) < 8 or piece not in f"{logs}{answer.headers}{answer.text}"
+
+
+async def test_without_a_name_or_credentials_there_is_a_text_that_says_so() -> None:
+    async with join() as j:
+        body = csr(node_subject("edge-1"), KEY)
+        bearer = f"Bearer {j.token()}"
+        no_name = await j.get("/edge.crt", body=body, Authorization=bearer)
+        assert (no_name.status, no_name.text[:16]) == (400, "header NodeName:")
+        bad_name = await j.get("/edge.crt", body=body, Authorization=bearer, NodeName="../../etc")
+        assert bad_name.status == 400
+        nothing = await j.get("/edge.crt", body=body, NodeName="edge-1")
+        assert nothing.status == 401
+        assert "neither a token" in nothing.text
+        basic = await j.get("/edge.crt", body=body, NodeName="edge-1", Authorization="Basic eDp5")
+        assert basic.status == 401
+
+
+async def test_a_csr_for_more_than_being_that_node_is_refused() -> None:
+    async with join() as j:
+        key: Key = ec.generate_private_key(ec.SECP256R1())
+        for request, status, text in (
+            (csr(node_subject("edge-2"), key), 403, "is for node 'edge-2'"),
+            (csr(node_subject("edge-1", organization="system:masters"), key), 403, "not system:nodes"),
+            (
+                csr(node_subject("edge-1"), key, x509.BasicConstraints(ca=True, path_length=None)),
+                403,
+                "asks for extension basicConstraints",
+            ),
+            (
+                csr(node_subject("edge-1"), key, x509.SubjectAlternativeName([x509.DNSName("hub")])),
+                403,
+                "asks for extension subjectAltName",
+            ),
+            (b"", 400, "is no certificate request"),
+            (b"{}", 400, "is no certificate request"),
+        ):
+            answer = await j.certificate("edge-1", token=j.token(), request=request)
+            assert answer.status == status
+            assert text in answer.text
+        server = await j.certificate("edge-1", token=j.token(), ExtKeyUsages="[1, 2]")
+        assert (server.status, "clientAuth" in server.text) == (403, True)
+
+
+async def test_a_revoked_node_neither_joins_nor_renews() -> None:
+    async with join() as j:
+        j.revoked.add("edge-1")
+        own = client_context(j.ca, node_certificate(j.ca, "edge-1"))
+        for answer in (await j.certificate("edge-1", token=j.token()), await j.certificate("edge-1", context=own)):
+            assert (answer.status, answer.text) == (403, "node edge-1 is revoked\n")
+        assert (await j.certificate("edge-2", token=j.token())).status == 200
+
+
+async def test_a_body_beyond_the_limit_is_refused() -> None:
+    async with join() as j:
+        answer = await j.certificate("edge-1", token=j.token(), request=b"x" * ((1 << 20) + 1))
+        assert answer.status == 413
+
+
+async def test_nodes_can_be_looked_up() -> None:
+    async def exists(node: str) -> bool:
+        return node == "edge-1"
+
+    async with join(node_exists=exists) as j:
+        assert [(a.status, a.text) for a in (await j.get("/node/edge-1"), await j.get("/node/edge-2"))] == [
+            (200, "Node found"),
+            (404, "Node not found"),
+        ]
+        assert (await j.get("/node/EDGE")).status == 400
+
+
+async def test_reports_of_other_tasks_are_believed_of_nobody_and_answered_to_the_node_itself() -> None:
+    async with join() as j:
+        own = client_context(j.ca, node_certificate(j.ca, "edge-1"))
+        path = "/task/prepull/name/job/node/edge-1/status"
+        for context, where, status in (
+            (None, path, 401),
+            (None, "/nodeupgrade", 401),
+            (own, path, 200),
+            (own, "/nodeupgrade", 200),
+            (own, path.replace("edge-1", "edge-2"), 403),
+        ):
+            answer = await j.get(where, method="POST", body=b"{}", context=context)
+            assert answer.status == status
+            assert (answer.text == "ok") == (status == 200)
+
+
+async def test_other_paths_and_methods_are_errors_with_a_text() -> None:
+    async with join() as j:
+        assert [(await j.get(path)).status for path in ("/", "/ca.key", "/edge.crt/", "/../etc/passwd")] == [404] * 4
+        assert (await j.get("/ca.crt", method="POST", body=b"x")).status == 405
+        assert (await j.raw(b"\x00\x01\x02\r\n\r\n")).status == 400
+        assert (
+            await j.raw(b"GET /ca.crt HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 20_000 + b"\r\n\r\n")
+        ).status == 400
+
+
+async def test_what_cannot_be_parsed_is_not_logged_with_its_headers(caplog: pytest.LogCaptureFixture) -> None:
+    async with join() as j:
+        with caplog.at_level("DEBUG"), structlog.testing.capture_logs() as logs:
+            answer = await j.raw(b"GET /edge.crt HTTP/1.1\r\nAuthorization: Bearer hunter2\x00\r\n\r\n")
+        assert answer.status == 400
+        assert "hunter2" not in caplog.text + str(logs)
+
+
+async def test_one_address_may_ask_only_so_often() -> None:
+    clock = [0.0]
+    limits = JoinLimits(requests_per_second=1, request_burst=3)
+    async with join(limits=limits, clock=lambda: clock[0]) as j:
+        statuses = [(await j.get("/ca.crt")).status for _ in range(5)]
+        assert statuses == [200, 200, 200, 429, 429]
+        answer = await j.get("/ca.crt")
+        assert answer.headers["retry-after"] == "10"
+        clock[0] = 1.0
+        assert (await j.get("/ca.crt")).status == 200
+
+
+async def test_a_connection_that_says_nothing_or_dribbles_is_cut() -> None:
+    limits = JoinLimits(accept=AcceptLimits(turn=0.5, running=2, running_per_address=2))
+    async with join(limits=limits) as j:
+        context = client_context(j.ca)
+        silent = await asyncio.open_connection("127.0.0.1", j.server.port)
+        dribbling = await asyncio.open_connection("127.0.0.1", j.server.port, ssl=context)
+        dribbling[1].write(b"GET /ca.crt HTTP/1.1\r\nHost: x\r\n")
+        # Both turns are taken; this one waits for the end of one of them.
+        assert (await j.get("/ca.crt")).status == 200
+        for reader, writer in (silent, dribbling):
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+
+
+async def test_a_body_that_never_comes_is_cut_too_and_stop_does_not_wait_for_it() -> None:
+    async with join() as j:
+        reader, writer = await asyncio.open_connection("127.0.0.1", j.server.port, ssl=client_context(j.ca))
+        head = f"GET /edge.crt HTTP/1.1\r\nHost: x\r\nNodeName: edge-1\r\nAuthorization: Bearer {j.token()}\r\n"
+        writer.write(f"{head}Content-Length: 500\r\n\r\nabc".encode())
+        await writer.drain()
+        await eventually(
+            lambda: j.server._runner and j.server._runner.server and j.server._runner.server.requests_count
+        )
+        async with asyncio.timeout(5):
+            await j.server.stop()
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+
+
+async def test_many_nodes_join_at_once_while_the_loop_stays_responsive() -> None:
+    async with join() as j:
+        token, context = j.token(), client_context(j.ca)
+        longest = 0.0
+
+        async def watch() -> None:
+            nonlocal longest
+            loop = asyncio.get_running_loop()
+            while True:
+                before = loop.time()
+                await asyncio.sleep(0.001)
+                longest = max(longest, loop.time() - before)
+
+        watching = asyncio.create_task(watch())
+        requests = {f"edge-{n}": csr(node_subject(f"edge-{n}"), KEY) for n in range(150)}
+        answers = await asyncio.gather(
+            *(j.certificate(node, token=token, request=request, context=context) for node, request in requests.items())
+        )
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        assert {answer.status for answer in answers} == {200}
+        names = {node_of(x509.load_der_x509_certificate(answer.body)) for answer in answers}
+        assert names == set(requests)
+        # Client and server share this loop and machine; a second would be a fault, milliseconds are not promised here.
+        assert longest < 1.0
+
+
+async def _session(ca: CertificateAuthority, node: str, identity: tuple[bytes, Key]) -> None:
+    """The certificate opens a session: TLS and the hub's own rules take it."""
+    heard = Recorder()
+    async with SessionServer(
+        host="127.0.0.1", port=0, ssl_context=mtls_context(ca), metrics=Metrics(), listener=heard
+    ) as server:
+        async with connect(
+            f"wss://127.0.0.1:{server.port}/p/{node}/events",
+            ssl=client_context(ca, identity),
+            additional_headers={"node_id": node},
+            compression=None,
+            proxy=None,
+        ):
+            assert list(server.connected()) == [node]
