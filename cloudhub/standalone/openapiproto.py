@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from cloudhub.standalone import openapi_v2_pb2 as messages
 
-MEDIA_TYPE: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+MEDIA_TYPE: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+# What Kubernetes' clients say; a header of an answer may not have this form.
+_SPOKEN: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 _PLAIN: Final = {
     "$ref": "_ref",
@@ -34,6 +36,10 @@ _PLAIN: Final = {
     "minProperties": "min_properties",
 }
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
+
+
+def wanted(accept: str) -> bool:
+    return _SPOKEN in accept or MEDIA_TYPE in accept
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
