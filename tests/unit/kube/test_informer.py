@@ -182,17 +182,33 @@ async def test_a_server_restored_from_a_backup_is_listed_although_its_resource_v
 
 async def test_an_event_from_before_our_place_means_another_history() -> None:
     async with running_api() as api:
+        await put_job(api, "a")
+        async with informed(api) as jobs:
+            await watching(api)
+            lists = api.requests["GET"]
+            api.bad_watch_line = (
+                b'{"type":"ADDED","object":{"metadata":{"name":"b","uid":"0","resourceVersion":"11"}}}\n'
+            )
+            await api.end_watches()
+            await watching(api, times=3)
+            assert api.requests["GET"] == lists + 2, "a look at the resourceVersion, and a whole list"
+            assert {job.name for job in jobs.list()} == {"a"}
+
+
+async def test_after_an_outage_everything_is_listed_even_if_the_server_would_go_on() -> None:
+    async with running_api() as api:
         await put_job(api, "lost")
         async with informed(api) as jobs:
             await watching(api)
-            api.objects[JOBS_PATH].clear()
-            api.history.clear()
-            api.version = 10
-            await put_job(api, "old")
-            line = b'{"type":"ADDED","object":{"metadata":{"name":"old","uid":"0","resourceVersion":"11"}}}\n'
-            api.bad_watch_line = line
+            api.fail_always = 503
             await api.end_watches()
-            await eventually(lambda: {job.name for job in jobs.list()} == {"old"})
+            await eventually(lambda: jobs._failures > 1)
+            # Another cluster in its place, whose history is longer than ours: no version tells.
+            api.objects[JOBS_PATH].clear()
+            await put_job(api, "other")
+            api.history.clear()
+            api.fail_always = None
+            await eventually(lambda: {job.name for job in jobs.list()} == {"other"})
 
 
 async def test_an_unreadable_event_is_made_up_for_by_a_list() -> None:
