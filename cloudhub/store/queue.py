@@ -75,7 +75,7 @@ class TaskQueue:
         """The job with its tasks in one transaction; what another job of this name left is removed in it. A job whose
         uid is known is left as it is."""
         found: Job = await self._writer.submit(
-            lambda connection, commit: tx.admit(connection, commit, job), weight=tx.CHUNK
+            lambda connection, commit: tx.admit(connection, commit, job), weight=1 + len(job.tasks)
         )
         return found
 
@@ -125,6 +125,10 @@ class TaskQueue:
 
     async def unpublished(self) -> list[Job]:
         return await self._jobs(sql.SELECT_UNPUBLISHED)
+
+    async def specs(self, uids: Iterable[str]) -> dict[str, str]:
+        """What `NewJob.spec` was."""
+        return dict(await self._list(sql.SELECT_SPECS, names=json.dumps(list(uids))))
 
     async def names(self) -> list[tuple[str, str]]:
         """Uid and name of every job."""

@@ -42,12 +42,11 @@ class NewJob:
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """A snapshot of one row of ``jobs``."""
+    """A snapshot of one row of ``jobs``, but for the spec (`TaskQueue.specs`)."""
 
     uid: str
     name: str
     generation: int
-    spec: str
     concurrency: int
     failure_tolerate: str
     timeout_seconds: int

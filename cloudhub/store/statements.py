@@ -45,11 +45,11 @@ def _list(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.json_group_array(func.json_array(*columns))
 
 
+# Without `spec`, which may be hundreds of kilobytes and is of no use to a transition.
 JOB_COLUMNS: Final = (
     "uid",
     "name",
     "generation",
-    "spec",
     "concurrency",
     "failure_tolerate",
     "timeout_seconds",
@@ -71,7 +71,7 @@ JOB_COLUMNS: Final = (
     "version",
     "published",
 )
-_JOB_FIXED: Final = ("uid", "name", "spec", "created_at", "published")
+_JOB_FIXED: Final = ("uid", "name", "created_at", "published")
 
 _given = _rows("rows")
 _names = _rows("names")
@@ -86,12 +86,13 @@ SELECT_JOBS: Final = _select_jobs(jobs.c.uid.in_(select(_names.c.value)))
 SELECT_JOB_NAMED: Final = _select_jobs(jobs.c.name == bindparam("job_name"))
 SELECT_UNFINISHED: Final = _select_jobs(jobs.c.finished_at.is_(None))
 SELECT_UNPUBLISHED: Final = _select_jobs(jobs.c.published < jobs.c.version)
+SELECT_SPECS: Final = select(_list(jobs.c.uid, jobs.c.spec)).where(jobs.c.uid.in_(select(_names.c.value)))
 SELECT_JOB_NAMES: Final = select(_list(jobs.c.uid, jobs.c.name))
 
 INSERT_JOBS: Final = insert(jobs).from_select(
-    [*JOB_COLUMNS, "total"],
+    [*JOB_COLUMNS, "total", "spec"],
     select(
-        *(_at(_given, place) for place in range(len(JOB_COLUMNS) + 1)),
+        *(_at(_given, place) for place in range(len(JOB_COLUMNS) + 2)),
     ).select_from(_given),
 )
 

@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 GROUP_SECONDS: Final = 0.002
 """How long the first item of a batch waits for others. Far below what a flush takes on most disks."""
-MAX_BATCH: Final = 1000
+MAX_BATCH: Final = 500
 """Weight of one transaction. It bounds how long the others wait for it."""
 PROBE_SECONDS: Final = 1.0
 

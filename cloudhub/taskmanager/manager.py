@@ -149,13 +149,14 @@ class TaskManager:
         while True:
             try:
                 unfinished = await self._store.unfinished()
+                specs = await self._store.specs([job.uid for job in unfinished])
             except StoreUnavailable as error:
                 _log.warning("the store cannot be read at the start", reason=str(error))
                 await self._clock.sleep(_START_RETRY_SECONDS)
             else:
                 break
         for job in unfinished:
-            spec = JobSpec.from_json(job.spec)
+            spec = JobSpec.from_json(specs[job.uid])
             live = LiveJob(job=job, spec=spec)
             # Credentials are not stored: the reconciler reads them again, and then the job is ready.
             live.ready = spec.image_secrets is None

@@ -161,7 +161,8 @@ class Reconciler:
             _log.warning("edit ignored", job=wanted.name, reason=str(error))
         else:
             editable = edited.editable
-            if stored.spec and not JobSpec.from_json(stored.spec).same_work(edited):
+            spec = (await self._store.specs([stored.uid])).get(stored.uid)
+            if spec and not JobSpec.from_json(spec).same_work(edited):
                 _log.warning("edit of images or nodes ignored: they are those of the first spec", job=wanted.name)
         concurrency, failure_tolerate, timeout_seconds = editable
         await self._store.edit(

@@ -41,9 +41,10 @@ _log = structlog.get_logger(__name__)
 
 BATCH: Final = 500
 """Turns of one transaction."""
-LEAST_SLICE: Final = 20
-"""Turns of one job in one batch, however many jobs there are and however little room: nodes that are not connected take
-none."""
+LEAST_SLICE: Final = 5
+"""Turns of one job in one batch, however many jobs there are."""
+LOOK_AHEAD: Final = 20
+"""Turns of one job in one batch, however little room it has: nodes that are not connected take none."""
 TICK_SECONDS: Final = 1.0
 RETURN_SECONDS: Final = 60.0
 """EdgeCore comes back 30 to 55 s after it lost its hub."""
@@ -210,7 +211,7 @@ class Scheduler:
         rooms = self._rooms()
         if not rooms:
             return False
-        most = max(LEAST_SLICE, min(BATCH // len(rooms), 2 * max(live.room for live in rooms)))
+        most = max(LEAST_SLICE, min(BATCH // len(rooms), max(LOOK_AHEAD, *(2 * live.room for live in rooms))))
         pending = await self._store.next_pending([live.job.uid for live in rooms], most)
         changes: list[TaskChange] = []
         for live in rooms:

@@ -1,4 +1,5 @@
-"""The taskManager's surroundings in memory, on a real store: an API, sessions with nodes behind them, and a clock to drive.
+"""The taskManager's surroundings in memory, on a real store: an API, sessions with nodes behind them, and a clock to
+drive.
 
 Everything that the taskManager asks of others is here in the shape of `cloudhub.taskmanager.ports`; the store is a real
 SQLite file. `World.restart` ends the manager as a crash would and starts another one on the same file.
