@@ -284,9 +284,11 @@ def encode_tail(obj: Mapping[str, Any]) -> bytes:
 
 
 def serialise(key: ObjectKey, obj: dict[str, Any], revision: int, tail: bytes | None = None) -> StoredObject:
-    """The object at this revision. ``obj`` is changed: it gets the revision."""
+    """The object at this revision, 0 for one that is not to be kept. ``obj`` is changed: it gets the revision."""
     metadata = obj["metadata"]
-    metadata["resourceVersion"] = str(revision)
+    metadata.pop("resourceVersion", None)
+    if revision:
+        metadata["resourceVersion"] = str(revision)
     if tail is None:
         tail = encode_tail(obj)
     # metadata goes first: the heads of `StoredObject.render` are put before it.

@@ -119,6 +119,7 @@ async def test_a_server_side_dry_run_shows_defaults_and_stores_nothing(kubectl: 
     out = await kubectl.ok("apply", "--dry-run=server", "-o", "yaml", "-f", "-", text=JOB)
 
     assert "checkItems:\n    - disk" in out
+    assert "resourceVersion" not in out
     assert await kubectl.ok("get", "imageprepulljob") == ""
     assert "created (server dry run)" in await kubectl.ok("create", "--dry-run=server", "-f", "-", text=CONFIG_MAP)
 
