@@ -24,7 +24,7 @@ class Authenticator:
         if path in PUBLIC_PATHS and not authorization:
             return True
         scheme, _, given = authorization.partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._expected)
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._expected)
 
 
 def load_token(path: Path) -> str:

@@ -56,7 +56,7 @@ async def list_page(storage: Storage, resource: Resource, namespace: str | None,
     before = _undone(storage, resource, options, revision)
     after = ObjectKey(resource.storage, *options.token.after) if options.token else None
     where = namespace if resource.namespaced else None
-    keys = select_keys(keys_at(collection, before), where, after) if before else collection.keys(where, after)
+    keys = select_keys(keys_at(collection, before), where, after) if before else collection.ordered(where, after)
     # From here on only these objects are looked at, which do not change: the loop may run between slices.
     objects = [before.get(key) or collection.objects[key] for key in keys]
     return await _cut_page(objects, revision, options)

@@ -85,7 +85,7 @@ class Collection:
         self.history = History(floor=revision)
         self._sorted: list[ObjectKey] | None = None
 
-    def keys(self, namespace: str | None = None, after: ObjectKey | None = None) -> list[ObjectKey]:
+    def ordered(self, namespace: str | None = None, after: ObjectKey | None = None) -> list[ObjectKey]:
         """In order of namespace and name; of one namespace if it is given; from behind ``after``."""
         if self._sorted is None:
             self._sorted = sorted(self.objects)
@@ -162,7 +162,7 @@ class Storage:
 
     def in_namespace(self, namespace: str) -> list[StoredObject]:
         return [
-            collection.objects[key] for collection in self._collections.values() for key in collection.keys(namespace)
+            collection.objects[key] for collection in self._collections.values() for key in collection.ordered(namespace)
         ]
 
     async def write(self, change: Change) -> StoredObject:

@@ -21,7 +21,7 @@ from cloudhub.standalone.apply import track_update
 from cloudhub.standalone.decode import InvalidBody, cannot_be_handled, field_warnings, strict_decoding_error
 from cloudhub.standalone.fielderrors import FieldError, Reason, required
 from cloudhub.standalone.history import ObjectKey, StoredObject
-from cloudhub.standalone.offload import Offload
+from cloudhub.standalone.offload import THRESHOLD_BYTES, Offload
 from cloudhub.standalone.options import WriteOptions
 from cloudhub.standalone.resources import CRD_RESOURCE, NAMESPACES, Catalog, Resource
 from cloudhub.standalone.storage import (
@@ -59,6 +59,11 @@ class Request:
     """Bytes of the body: what it costs to go through it."""
     duplicates: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def cost(self) -> int:
+        """`size`, but for a definition: its rules are compiled, which costs much for its size."""
+        return max(self.size, THRESHOLD_BYTES) if self.resource.storage == CRD_RESOURCE else self.size
 
     @property
     def key(self) -> ObjectKey:
@@ -117,7 +122,7 @@ class Writer:
 
     async def _create_named(self, request: Request, obj: dict[str, Any], *, managed: bool) -> Written:
         resource = request.resource
-        change = await self._offload.run(request.size, lambda: self._new(request, obj, managed=managed))
+        change = await self._offload.run(request.cost, lambda: self._new(request, obj, managed=managed))
         self._check_room(request, self._storage.get)
         if self._storage.get(request.key) is not None:
             raise errors.already_exists(resource.group, resource.plural, request.name)
@@ -175,7 +180,7 @@ class Writer:
             if live is None:
                 raise errors.not_found(resource.group, resource.plural, request.name)
             change = await self._offload.run(
-                request.size + len(live.body),
+                request.cost + len(live.body),
                 partial(self._changed, request, live, transform, managed=managed, strict_base=strict_base),
             )
             if change is None:
