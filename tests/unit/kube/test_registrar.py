@@ -124,7 +124,7 @@ async def test_a_node_that_another_takes_over_between_two_requests_is_left_alone
 
         api.on_request = take_over
         registrar.session_closed(session("edge-1"))
-        await eventually(lambda: api.requests["PATCH"] == 1 and not registrar._busy)
+        await eventually(lambda: api.requests["PATCH"] >= 1 and not registrar._busy)
         assert ready(api, "edge-1") == "True"
 
 
