@@ -23,6 +23,7 @@ from cloudhub.standalone.decode import (
 )
 from cloudhub.standalone.definitions import OBJECT_META, resolved
 from cloudhub.standalone.fielderrors import FieldError, Reason
+from cloudhub.standalone.listtypes import ListTypes
 from cloudhub.standalone.objectmeta import validate_metadata
 from cloudhub.standalone.validation import Validator
 
@@ -76,6 +77,7 @@ class ResourceSchema:
         self._validator = Validator(self.openapi)
         # Cycles occur in built-in schemas alone, and those have no rules.
         self._rules = None if core else compile_rules(openapi, "")[0]
+        self._list_types = None if core else ListTypes.of(openapi)
 
     def default(self, obj: dict[str, Any]) -> None:
         """Fill in defaults, in place. Also for objects read from the store, as the API server does."""
@@ -118,17 +120,22 @@ class ResourceSchema:
         """Types, bounds, enums, CEL rules, metadata, and for built-in kinds their own rules. ``old`` on update: for CEL
         transition rules and immutable fields; parts that equal it are not validated again."""
         errors = self._validator.validate(obj, old)
-        if errors:
-            # Rules and names presume well-typed values.
+        if any(error.reason in _BLOCKING for error in errors):
+            # Rules and names presume well-formed values.
             return errors
         metadata = obj.get("metadata") or {}
         if old is None or metadata != old.get("metadata"):
-            errors = validate_metadata(metadata, label_name=self.core and self.kind == "Namespace")
+            errors += validate_metadata(metadata, label_name=self.core and self.kind == "Namespace")
+        if self._list_types is not None:
+            errors += self._list_types.duplicates(obj, old)
         if self._rules is not None:
             errors += self._rules.validate(obj, old)
         return errors + self._faults(obj, old)
 
 
+_BLOCKING: Final = frozenset(
+    (Reason.TYPE_INVALID, Reason.REQUIRED, Reason.NOT_SUPPORTED, Reason.TOO_LONG, Reason.TOO_MANY)
+)
 _GO_NAMES: Final = {"integer": "number", "boolean": "bool"}
 _GO_TYPES: Final = {
     "integer": "int64",

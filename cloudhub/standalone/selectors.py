@@ -227,6 +227,11 @@ _FIELDS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("", "Event"): _EVENT_FIELDS,
     ("events.k8s.io", "Event"): _EVENT_FIELDS,
 }
+_BY_NAME_ALONE: Final = (
+    ("", "ConfigMap"),
+    ("coordination.k8s.io", "Lease"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +264,15 @@ def parse_field_selector(text: str, *, group: str, kind: str, selectable: Sequen
             continue
         path, value, equal = _split_term(term, text)
         if path not in known:
-            raise InvalidSelector(f"field label not supported: {path}")
+            raise InvalidSelector(_unknown_field(path, group, kind))
         terms.append((path, value, equal))
     return FieldSelector(tuple(terms))
+
+
+def _unknown_field(path: str, group: str, kind: str) -> str:
+    if (group, kind) in _BY_NAME_ALONE:
+        return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+    return f"field label not supported: {path}"
 
 
 def _split_unescaped(text: str) -> list[str]:
