@@ -74,7 +74,11 @@ async def open_database(path: Path, schema: Schema) -> AsyncEngine:
     """The engine of ``path``, at the head of ``schema``'s migrations. `AsyncEngine.dispose` closes it and frees the
     lock. Raises a `StoreError` whose text names the file and what is wrong with it."""
     lock = await asyncio.to_thread(_prepare, path, schema)
-    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)))
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        # Values are users' data: names of their machines and images, in the embedded API whole Secrets.
+        hide_parameters=True,
+    )
     event.listen(engine.sync_engine, "connect", _on_connect)
     event.listen(engine.sync_engine, "begin", _on_begin)
     event.listen(engine.sync_engine, "engine_disposed", lambda _: lock.release())

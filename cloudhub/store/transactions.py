@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Executable
 
 from cloudhub.store import statements as sql
 from cloudhub.store.changes import TaskRow, change_task, settle
-from cloudhub.store.records import Commit, Entry, Job, LiveTask, NewJob, Outcome, Removed, TaskChange
+from cloudhub.store.records import Commit, Entry, ImageOutcome, Job, LiveTask, NewJob, Outcome, Removed, TaskChange
 from cloudhub.taskmanager.lifecycle import OUTWARD, Refusal, Tally, TaskEvent, TaskState
 from shared.jobs import Action, Event, State
 
@@ -240,9 +240,13 @@ def entries(connection: Connection, job: Job, most: int) -> list[Entry]:
 
 def _entries(rows: Iterable[list[Any]]) -> list[Entry]:
     return [
-        Entry(node, _TASK_STATES[state], event, action, reason, json.loads(images) if images else (), changed_at)
+        Entry(node, _TASK_STATES[state], event, action, reason, _images(images), changed_at)
         for node, state, event, action, reason, images, changed_at in rows
     ]
+
+
+def _images(text: str | None) -> list[ImageOutcome]:
+    return [(image, ok, why) for image, ok, why in json.loads(text)] if text else []
 
 
 def _apply_run(connection: Connection, commit: Commit, items: Sequence[Sequence[TaskChange]]) -> list[list[Outcome]]:

@@ -418,7 +418,7 @@ class World:
         """Until the manager has had every occasion to do something. Only for showing that it does not."""
         for _ in range(5):
             await asyncio.sleep(0.01)
-            await self.store.apply([])
+            await self.store.remove("nobody")
 
 
 @asynccontextmanager

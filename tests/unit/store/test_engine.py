@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -234,9 +235,6 @@ asyncio.run(main())
 
 
 def _open_as_another_user(path: Path, own: Path) -> str:
-    for folder in path.parents:
-        if folder.is_relative_to(tempfile.gettempdir()) and folder != path.parent:
-            folder.chmod(folder.stat().st_mode | 0o011)
     return subprocess.run(
         [sys.executable, "-c", _OPEN_AS_ANOTHER_USER, str(path), str(own)],
         capture_output=True,
@@ -247,9 +245,17 @@ def _open_as_another_user(path: Path, own: Path) -> str:
     ).stdout
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """pytest's own folders are closed to other users."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("what", ["folder", "file"])
-async def test_what_cannot_be_written_is_refused_and_nothing_is_changed(tmp_path: Path, what: str) -> None:
-    path = tmp_path / "data" / "queue.db"
+async def test_what_cannot_be_written_is_refused_and_nothing_is_changed(open_folder: Path, what: str) -> None:
+    path = open_folder / "data" / "queue.db"
     await (await open_database(path, "queue")).dispose()
     if what == "folder":
         path.parent.chmod(0o555)
@@ -257,7 +263,7 @@ async def test_what_cannot_be_written_is_refused_and_nothing_is_changed(tmp_path
         path.parent.chmod(0o777)
         path.chmod(0o444)
     before = _digests(path.parent)
-    said = await asyncio.to_thread(_open_as_another_user, path, tmp_path / "other" / "queue.db")
+    said = await asyncio.to_thread(_open_as_another_user, path, open_folder / "other" / "queue.db")
     assert "cannot be written" in said
     assert str(path if what == "file" else path.parent) in said
     assert _digests(path.parent) == before
