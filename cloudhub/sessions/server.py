@@ -43,7 +43,7 @@ from cloudhub.sessions.protocol import (
 )
 from cloudhub.sessions.registry import SessionRegistry
 from cloudhub.taskmanager.ports import SessionInfo, SessionListener
-from shared.wire import MAX_FRAME_BYTES, Message, encode
+from shared.wire import MAX_FRAME_BYTES, Message, encode_bytes
 
 SLICE: Final = 64
 """Sessions dealt with before other work gets a turn: closing one costs some 0.2 ms, and the loop is to stall for less
@@ -144,7 +144,7 @@ class SessionServer:
         if not may_send(operation, connection.info.features):
             log.error("message kept back from a node that does not understand it", node=node, operation=operation)
             return False
-        frame = encode(message).encode()
+        frame = encode_bytes(message)
         if len(frame) > MAX_FRAME_BYTES:
             log.error("message too large to send", node=node, operation=operation, size=len(frame))
             return False
@@ -282,7 +282,10 @@ class SessionServer:
         replaced = self._registry.open(connection)
         self._metrics.sessions.set(len(self._registry))
         log.info(
-            "session opened", node=greeting.node, serial=connection.info.serial, features=sorted(greeting.features)
+            "session opened",
+            node=greeting.node,
+            serial=connection.info.serial,
+            features=sorted(map(str, greeting.features)),
         )
         if replaced is not None:
             replaced.close(CloseCode.POLICY, "replaced by a newer session of this node", "replaced")

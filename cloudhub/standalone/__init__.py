@@ -20,8 +20,7 @@ What is served
 - No controllers: nothing is garbage collected by ownerReferences, so `propagationPolicy` is read and has no effect;
   no node lifecycle. There are controllers of two kinds only: the content of a deleted namespace or definition is
   deleted with it, and Events go an hour after they were last seen.
-- The namespaces kube-public and kube-node-lease are not made; kubeedge is. `default` and `kube-system` cannot be
-  deleted.
+- The namespace kubeedge is there from the start; `default`, `kube-system` and `kube-public` cannot be deleted.
 
 Wire
 - Answers are JSON only; protobuf, CBOR and YAML answers are not made, HTTP/2 is not spoken, nothing is compressed.
@@ -50,4 +49,3 @@ Lists and watches
 - `resourceVersionMatch=Exact` and continued lists reach back as far as that history.
 - Bookmarks come once a minute, and at the end of a watch.
 """
-

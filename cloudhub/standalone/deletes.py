@@ -19,7 +19,7 @@ from cloudhub.standalone.storage import Change, Stale, Storage
 from cloudhub.standalone.strategies import CRD_FINALIZER, mark_deleted, timestamp
 from cloudhub.standalone.writes import MAX_RACES, Request, Written, held_by_server, write
 
-PROTECTED_NAMESPACES: Final = frozenset({"default", "kube-system"})
+PROTECTED_NAMESPACES: Final = frozenset({"default", "kube-public", "kube-system"})
 
 
 class Deleter:

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import ipaddress
+import json
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from cloudhub.standalone.auth import Authenticator, load_token, write_private
 from cloudhub.standalone.certificates import ServerIdentity, open_identity
 from cloudhub.standalone.cleanup import Cleanup
 from cloudhub.standalone.errors import StatusError
-from cloudhub.standalone.history import Event, ObjectKey
+from cloudhub.standalone.history import Event, ObjectKey, StoredObject
 from cloudhub.standalone.offload import Offload
 from cloudhub.standalone.options import WriteOptions
 from cloudhub.standalone.resources import CRD_RESOURCE, NAMESPACES, Catalog, dump
@@ -38,7 +39,7 @@ from cloudhub.store.objects import ObjectStore
 
 log = structlog.get_logger(__name__)
 
-FIRST_NAMESPACES: Final = ("default", "kube-system", "kubeedge")
+FIRST_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system", "kubeedge")
 _CLUSTER: Final = "cloudhub-standalone"
 _SHUTDOWN_SECONDS: Final = 3.0
 
@@ -132,7 +133,7 @@ class StandaloneAPI:
         await storage.start()
         self._closers.push_async_callback(storage.stop)
         for stored in storage.collection(CRD_RESOURCE).objects.values():
-            catalog.install(stored)
+            _install(catalog, stored)
         offload = Offload()
         self._closers.callback(offload.close)
         await _ensure_namespaces(storage, Writer(storage=storage, catalog=catalog, offload=offload), catalog)
@@ -185,9 +186,6 @@ class Endpoints:
             return _status_response(error)
         except web.HTTPRequestEntityTooLarge:
             return _status_response(errors.request_too_large(MAX_BODY_BYTES))
-        except UnicodeEncodeError:
-            # JSON can spell half a surrogate pair, which is no text.
-            return _status_response(errors.bad_request("the body has text that is no Unicode"))
         except (ConnectionError, asyncio.CancelledError, web.HTTPException):
             raise
         except Exception:
@@ -254,6 +252,14 @@ def _open_files(directory: Path, names: Sequence[str]) -> tuple[ServerIdentity, 
     return open_identity(directory, names), load_token(directory / "token")
 
 
+def _install(catalog: Catalog, stored: StoredObject) -> None:
+    try:
+        catalog.install(stored)
+    except Exception:
+        # Accepted by an earlier version of this program, perhaps: the others are served, and it can be mended.
+        log.exception("definition_not_served", name=stored.key.name)
+
+
 def _followers(catalog: Catalog, cleanup: Cleanup) -> Callable[[Event], None]:
     def follow(event: Event) -> None:
         if event.object.key.resource == CRD_RESOURCE:
@@ -277,8 +283,12 @@ async def _end_task(task: asyncio.Task[None]) -> None:
 
 
 def _status_response(error: StatusError) -> web.Response:
+    # In ASCII: a message may quote text that cannot be encoded.
     return web.Response(
-        body=dump(error.status), status=error.code, headers=error.headers, content_type="application/json"
+        body=json.dumps(error.status).encode(),
+        status=error.code,
+        headers=error.headers,
+        content_type="application/json",
     )
 
 

@@ -169,7 +169,7 @@ class Reports:
     def _answer(self, received: _Received, outcome: Outcome) -> None:
         change = outcome.change
         if outcome.refusal is not None:
-            self._refuse(change.node, outcome.refusal, job=received.job, event=str(change.event))
+            self._refuse(change.node, outcome.refusal, job=received.job, task_event=str(change.event))
             if change.event is TaskEvent.CHECK_SUCCEEDED and outcome.refusal is not Refusal.NO_EFFECT:
                 self._stop(received)
         self._acknowledge(change.node, received)

@@ -169,7 +169,7 @@ class Link:
         self._session = session
         self.state.connected, self.state.since = True, time.time()
         self.state.features, self.state.last_error, self.state.failures = session.features, "", 0
-        log.info("session open", server=self._settings.server, features=sorted(session.features))
+        log.info("session open", server=self._settings.server, features=sorted(map(str, session.features)))
         self._listener.connected(session)
         self._changed()
 

@@ -405,7 +405,7 @@ async def test_a_namespace_takes_its_content_along(rest: Rest) -> None:
 
 
 async def test_the_first_namespaces_are_there_and_two_are_protected(rest: Rest) -> None:
-    assert (await rest.get(NAMESPACES)).names == ["default", "kube-system", "kubeedge"]
+    assert (await rest.get(NAMESPACES)).names == ["default", "kube-node-lease", "kube-public", "kube-system", "kubeedge"]
     answer = await rest.delete(f"{NAMESPACES}/default")
     assert (answer.code, answer.message) == (
         403,
