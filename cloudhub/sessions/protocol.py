@@ -238,7 +238,8 @@ class SessionRules:
     def may_read(self, now: float) -> bool:
         """Whether the rate allows another frame. The debt of what was read in one go with the last is worked off
         first."""
-        self._fill(now)
+        if self._tokens < 1.0:
+            self._fill(now)
         return self._tokens >= 1.0
 
     def time_passed(self, now: float) -> Close | None:

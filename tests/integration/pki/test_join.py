@@ -409,14 +409,16 @@ async def test_many_nodes_join_at_once_while_the_loop_stays_responsive() -> None
 async def _session(ca: CertificateAuthority, node: str, identity: tuple[bytes, Key]) -> None:
     """The certificate opens a session: TLS and the hub's own rules take it."""
     heard = Recorder()
-    async with SessionServer(
-        host="127.0.0.1", port=0, ssl_context=mtls_context(ca), metrics=Metrics(), listener=heard
-    ) as server:
-        async with connect(
+    async with (
+        SessionServer(
+            host="127.0.0.1", port=0, ssl_context=mtls_context(ca), metrics=Metrics(), listener=heard
+        ) as server,
+        connect(
             f"wss://127.0.0.1:{server.port}/p/{node}/events",
             ssl=client_context(ca, identity),
             additional_headers={"node_id": node},
             compression=None,
             proxy=None,
-        ):
-            assert list(server.connected()) == [node]
+        ),
+    ):
+        assert list(server.connected()) == [node]
