@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 _BUFFER: Final = 1 << 20
 _FLUSH_SECONDS: Final = 1.0
 """On a slow link the buffer is written before it is full: what is on disk survives a crash, and is progress."""
-_REHASH: Final = 8 << 20
+_REHASH: Final = 1 << 20
 MAX_RESUMES: Final = 5
 """In a row, with less than `_PROGRESS` bytes in each."""
 _PROGRESS: Final = 1 << 20

@@ -5,9 +5,11 @@
     ingest/                    what is on its way: partial blobs, files about to be renamed, leases of pulling processes
     .lock                      held while index.json is changed or anything is removed
 
-Any crash leaves a layout that other tools (skopeo, ``ctr images import``) read. Readers take no lock: index.json is
-replaced as a whole, and an image of which a blob went missing since is none. Two processes may work on one folder: the
-lock orders their writes, and nothing is removed that a living process's pull might count on, which it says by a lease.
+Any crash leaves a layout that other tools read: ``ctr images import`` all of it, skopeo the images in OCI's format.
+(Those in Docker's it does not look for in a layout; to rewrite them would change their digests, so they stay.)
+Readers take no lock: index.json is replaced as a whole, and an image of which a blob went missing since is none. Two
+processes may work on one folder: the lock orders their writes, and nothing is removed that a living process's pull
+might count on, which it says by a lease.
 
 An index (multi-platform image) is kept under its own digest, as the registry serves it, with the blobs of this
 machine's image only; the specification allows blobs to be elsewhere.

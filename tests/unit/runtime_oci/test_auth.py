@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import urllib.parse
 from collections.abc import Callable
@@ -189,12 +190,30 @@ async def test_a_registry_that_never_takes_its_tokens_keeps_nobody_in_a_loop(
 async def test_many_requests_that_are_refused_at_once_get_one_token(
     registry: BadRegistry, elsewhere: BadRegistry, store: BuiltinStore
 ) -> None:
-    one = image(*(bytes([number]) for number in range(8)))
+    one = image(b"a", b"b", b"c")
     registry.add(one)
     server = TokenServer(registry, elsewhere)
-    registry.answers = {"latest": registry.serve, one.id: registry.serve, **registry.answers}
+    refused = 0
+    all_refused = asyncio.Event()
+
+    async def first_token_ran_out(request: web.Request) -> web.StreamResponse:
+        nonlocal refused
+        if request.headers.get("Authorization") != "Bearer token-0":
+            return await registry.serve(request)
+        refused += 1
+        if refused == len(one.layers):
+            all_refused.set()
+        await all_refused.wait()
+        return await server.guard(without_authorization(request))
+
+    registry.answers = {**dict.fromkeys(one.layers, first_token_ran_out), **registry.answers}
     await store.pull(f"{registry.address}/team/app", None)
-    assert len(server.given) == 1
+    assert refused == 3
+    assert server.given == ["token-0", "token-1"]
+
+
+def without_authorization(request: web.Request) -> web.Request:
+    return request.clone(headers={"Host": request.host})
 
 
 @pytest.mark.parametrize(
@@ -233,7 +252,9 @@ async def test_a_token_server_that_gives_no_token_is_tried_again_later(
 ) -> None:
     TokenServer(registry, elsewhere)
     elsewhere.answers["/token"] = answer
-    assert isinstance(await denied(store, registry, USER), TransientPullError)
+    error = await denied(store, registry, USER)
+    assert isinstance(error, TransientPullError)
+    assert "answered without a token" in str(error)
 
 
 async def test_a_token_server_that_hangs_is_given_up(

@@ -427,6 +427,17 @@ async def test_a_redirect_to_the_same_host_keeps_the_credential(registry: BadReg
     assert registry.seen[-1].authorization is not None
 
 
+async def test_a_user_in_a_redirects_address_is_dropped(
+    registry: BadRegistry, elsewhere: BadRegistry, store: BuiltinStore
+) -> None:
+    one = image(LAYER)
+    registry.add(one)
+    elsewhere.add(one)
+    registry.answers[one.layers[0]] = redirect(f"http://a:b@{elsewhere.address}/v2/x/blobs/{one.layers[0]}")
+    await store.pull(f"{registry.address}/team/app", None)
+    assert [seen.authorization for seen in elsewhere.seen] == [None]
+
+
 async def test_redirects_in_a_circle_end(registry: BadRegistry, store: BuiltinStore) -> None:
     registry.answers["/manifests/latest"] = redirect("/v2/team/app/manifests/latest")
     error = await pull(store, registry)
