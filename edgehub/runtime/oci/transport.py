@@ -225,7 +225,7 @@ def _why(error: Exception) -> str:
         reason = getattr(error.certificate_error, "verify_message", "")
         return f"its certificate is not trusted{f' ({reason})' if reason else ''}"
     if isinstance(error, aiohttp.ClientSSLError):
-        return "it does not speak TLS as we do; if it is a plain http registry, list it as an insecure registry (insecureRegistries)"
+        return "it does not speak TLS as we do; a plain http registry must be listed in insecureRegistries"
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
         return "the HTTP proxy does not let us through"
     if isinstance(error, aiohttp.ServerDisconnectedError):

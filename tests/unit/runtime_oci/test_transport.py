@@ -180,7 +180,7 @@ async def test_a_redirect_from_https_to_plain_http_is_refused_also_to_loopback(
 
 async def test_a_registry_that_speaks_plain_http_where_tls_is_due_gets_a_hint(registry: BadRegistry) -> None:
     client = transport()
-    with pytest.raises(TransientPullError, match="list it as an insecure registry"):
+    with pytest.raises(TransientPullError, match="must be listed in insecureRegistries"):
         await client.open("GET", URL(f"https://{registry.address}/"))
     await client.close()
 
