@@ -126,6 +126,7 @@ class Cloud:
         self.folder = folder
         self.data_dir = folder / "cloud"
         self.kubeconfig = self.data_dir / "kubeconfig"
+        self.token_options: list[str | Path] = ["--data-dir", self.data_dir]
         self.websocket_port, self.https_port, self.metrics_port = free_port(), free_port(), free_port()
         self.program = Program(
             "cloudhub",
@@ -139,19 +140,25 @@ class Cloud:
 
     async def start(self) -> None:
         self.program.start()
+        await self.until_ready()
 
+    async def until_ready(self) -> None:
         async def ready() -> bool:
-            assert self.program.running, f"cloudhub ended\n{self.program.tail()}"
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.metrics_port)
-            except OSError:
-                return False
-            writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
-            answer = await reader.read()
-            writer.close()
-            return answer.split(b"\r\n", 1)[0].endswith(b"200 OK")
+            return (await self.monitor("/readyz"))[0] == 200
 
         await eventually("cloudhub is ready", ready, within=30)
+
+    async def monitor(self, path: str) -> tuple[int, str]:
+        """Status and body of a path of the monitor server; status 0 while nothing listens."""
+        assert self.program.running, f"cloudhub ended\n{self.program.tail()}"
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.metrics_port)
+        except OSError:
+            return 0, ""
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        writer.close()
+        return int(head.split()[1]) if head else 0, body
 
     async def kubectl(self, *args: str | Path, stdin: str = "", code: int = 0) -> str:
         return await command(
@@ -163,7 +170,7 @@ class Cloud:
         return await self.kubectl("apply", "-f", "-", stdin=text, **expected)
 
     async def token(self, *args: str) -> str:
-        return (await command(BIN / "cloudhub", "token", "--data-dir", self.data_dir, *args)).strip()
+        return (await command(BIN / "cloudhub", "token", *self.token_options, *args)).strip()
 
     async def job(self, name: str) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(await self.kubectl("get", "imageprepulljob", name, "-o", "json"))
@@ -195,6 +202,59 @@ class Cloud:
         return await eventually(f"job {name} comes so far", probe, within=within)
 
 
+class ClusterCloud(Cloud):
+    """`cloudhub run` against an API server in a process of its own. ``settings`` is laid over cloudcore.yaml."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        super().__init__(folder)
+        self.data_dir.mkdir()
+        self.config = folder / "cloudcore.yaml"
+        self.token_options = ["--config", self.config]
+        self.api = Program(
+            "apiserver",
+            [sys.executable, "-m", "tests.e2e.apiserver", self.data_dir, str(free_port())],
+            folder / "apiserver.log",
+        )
+        self.program = Program("cloudhub", [BIN / "cloudhub", "run", "--config", self.config], folder / "cloudhub.log")
+        self.write_config(settings)
+
+    def write_config(self, settings: dict[str, Any]) -> None:
+        """``settings``: of modules, by module."""
+        files = self.folder / "pki"
+        modules: dict[str, Any] = {
+            "cloudHub": {
+                "advertiseAddress": ["127.0.0.1"],
+                "websocket": {"address": "127.0.0.1", "port": self.websocket_port},
+                "https": {"address": "127.0.0.1", "port": self.https_port},
+                "tlsCAFile": str(files / "rootCA.crt"),
+                "tlsCAKeyFile": str(files / "rootCA.key"),
+                "tlsCertFile": str(files / "server.crt"),
+                "tlsPrivateKeyFile": str(files / "server.key"),
+            },
+            "taskManager": {"dataDir": str(self.folder / "queue")},
+        }
+        for module, keys in settings.items():
+            modules[module] = modules.get(module, {}) | keys
+        document = {
+            "apiVersion": "cloudcore.config.kubeedge.io/v1alpha2",
+            "kind": "CloudCore",
+            "commonConfig": {"monitorServer": {"bindAddress": f"127.0.0.1:{self.metrics_port}"}},
+            "kubeAPIConfig": {"kubeConfig": str(self.kubeconfig), "unavailableAfter": 1},
+            "modules": modules,
+        }
+        self.config.write_text(json.dumps(document))  # which is YAML too
+
+    async def start_api(self) -> None:
+        self.kubeconfig.unlink(missing_ok=True)
+        self.api.start()
+
+        async def there() -> bool:
+            assert self.api.running, f"the API server ended\n{self.api.tail()}"
+            return await asyncio.to_thread(self.kubeconfig.exists)
+
+        await eventually("the API server is ready", there, within=30)
+
+
 class Node:
     """One `edgehub` with its files."""
 
@@ -215,7 +275,8 @@ class Node:
         )  # fmt: skip
 
     async def start(self, *, wait: bool = True) -> None:
-        if not self.config.exists():
+        """``wait``: until its Node object is Ready."""
+        if not await asyncio.to_thread(self.config.exists):
             await self.join()
         self.program.start()
         if wait:
