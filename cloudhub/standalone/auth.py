@@ -24,7 +24,8 @@ class Authenticator:
         if path in PUBLIC_PATHS and not authorization:
             return True
         scheme, _, given = authorization.partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._expected)
+        token = given.strip().encode(errors="surrogateescape")
+        return scheme.lower() == "bearer" and hmac.compare_digest(token, self._expected)
 
 
 def load_token(path: Path) -> str:

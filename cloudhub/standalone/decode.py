@@ -8,6 +8,7 @@ aliases expands to gigabytes) and without turning dates into anything but text.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -73,12 +74,19 @@ def decode_value(raw: bytes, content_type: str = "application/json") -> tuple[An
     except RecursionError:
         raise InvalidBody(f"the body is nested deeper than {_MAX_DEPTH} levels") from None
     _check_depth(value)
+    if "yaml" in content_type or b"\\ud" in raw.lower():
+        _check_carried(value)
     return value, tuple(duplicates.paths(value)) if duplicates.by_dict else ()
 
 
 def _parse_json(raw: bytes, duplicates: _Duplicates) -> Any:
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=duplicates.mapping, parse_constant=_no_constant)
+        return json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=duplicates.mapping,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
     except UnicodeDecodeError:
         raise InvalidBody("the body is no UTF-8 text") from None
     except ValueError as error:
@@ -91,6 +99,21 @@ def _parse_json(raw: bytes, duplicates: _Duplicates) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text[:32])
+    return number
+
+
+def _check_carried(value: Any) -> None:
+    """JSON and YAML can spell what JSON cannot carry: half a surrogate pair, and in YAML a number without end."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        raise InvalidBody("the body has text that is no Unicode, or a number that JSON does not have") from None
 
 
 class _YamlLoader(yaml.CSafeLoader):

@@ -199,6 +199,10 @@ def parse_revision(text: str) -> int | None:
     return int(text)
 
 
+def is_watch(query: Mapping[str, str]) -> bool:
+    return _flag(query, "watch")
+
+
 def _check_combination(resource: Resource, options: ListOptions) -> None:
     problem = _watch_problem(options) if options.watch else _list_problem(options)
     if problem:

@@ -26,6 +26,7 @@ from cloudhub.standalone.options import (
     ListOptions,
     Target,
     WriteOptions,
+    is_watch,
     parse_delete_options,
     parse_list_options,
     parse_path,
@@ -90,6 +91,9 @@ class ResourceEndpoints:
 
     async def _handle_one(self, http: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
         match http.method:
+            case "GET" | "HEAD" if is_watch(http.query) and not target.subresource:
+                named = {**http.query, "fieldSelector": f"metadata.name={target.name}"}
+                return await self._watch(http, resource, target, parse_list_options(resource, named))
             case "GET" | "HEAD":
                 return self._get(http, resource, target)
             case "PUT":

@@ -29,6 +29,7 @@ from cloudhub.store.objects import ObjectRow, RowKey
 log = structlog.get_logger(__name__)
 
 MAX_OBJECT_BYTES: Final = 1_572_864
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _BATCH_CHANGES: Final = 256
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 
@@ -142,7 +143,7 @@ class Storage:
             _fail(outcome, WriteFailed("the server is stopping"))
 
     def on_commit(self, callback: Callable[[Event], None]) -> None:
-        """``callback(event)`` for each committed event, in order, before its writer is answered. Must not raise."""
+        """``callback(event)`` for each committed event, in order, before its writer is answered."""
         self._on_commit = callback
 
     @property
@@ -162,7 +163,9 @@ class Storage:
 
     def in_namespace(self, namespace: str) -> list[StoredObject]:
         return [
-            collection.objects[key] for collection in self._collections.values() for key in collection.ordered(namespace)
+            collection.objects[key]
+            for collection in self._collections.values()
+            for key in collection.ordered(namespace)
         ]
 
     async def write(self, change: Change) -> StoredObject:
@@ -219,10 +222,18 @@ class Storage:
         for event, outcome in staged.events:
             self._revision = event.revision
             self.collection(event.object.key.resource).apply(event)
-            if self._on_commit is not None:
-                self._on_commit(event)
+            self._tell(event)
             if not outcome.done():
                 outcome.set_result(event.object)
+
+    def _tell(self, event: Event) -> None:
+        if self._on_commit is None:
+            return
+        try:
+            self._on_commit(event)
+        except Exception:
+            # It is committed; a follower that fails must not end the committer, and with it every write to come.
+            log.exception("commit_not_followed", resource=event.object.key.resource, name=event.object.key.name)
 
 
 class _Staged:
@@ -297,7 +308,7 @@ def serialise(key: ObjectKey, obj: dict[str, Any], revision: int, tail: bytes | 
 
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _stored_of_row(row: ObjectRow) -> StoredObject:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -118,6 +119,13 @@ class WatchStream:
     async def next_name(self) -> tuple[str, str]:
         kind, obj = await self.next()
         return kind, obj["metadata"]["name"]
+
+    def stop_reading(self) -> Any:
+        """The transport, paused. Sockets' buffers hold some; from then on the server's writes wait."""
+        transport: Any = self.response.connection and self.response.connection.transport
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        transport.pause_reading()
+        return transport
 
     async def ended(self) -> bool:
         async with asyncio.timeout(10):

@@ -138,7 +138,23 @@ async def test_a_body_that_is_no_object_is_a_400(rest: Rest, body: bytes) -> Non
 async def test_half_a_surrogate_pair_is_refused_and_harms_nobody(rest: Rest) -> None:
     answer = await rest.post(CONFIG_MAPS, b'{"metadata":{"name":"x"},"data":{"a":"\\ud800"}}')
     assert answer.code == 400
+    named = await rest.post(CONFIG_MAPS, b'{"metadata":{"name":"x","annotations":{"a":"\\ud800"}}}')
+    assert named.code in (400, 422)
     assert (await rest.post(CONFIG_MAPS, config_map("y"))).code == 201
+
+
+async def test_a_number_without_end_is_refused(jobs: Rest) -> None:
+    lease = b'{"metadata":{"name":"l"},"spec":{"leaseDurationSeconds":1e999}}'
+    answer = await jobs.post("/apis/coordination.k8s.io/v1/namespaces/default/leases", lease)
+    assert answer.code in (400, 422)
+    free = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": free}
+    names = {"kind": "Car", "plural": "cars"}
+    spec = {"group": "example.com", "scope": "Cluster", "names": names, "versions": [version]}
+    assert (await jobs.post(CRDS, {"metadata": {"name": "cars.example.com"}, "spec": spec})).code == 201
+    body = b'{"metadata":{"name":"c"},"any":1e999}'
+    assert (await jobs.post("/apis/example.com/v1/cars", body)).code == 400
+    assert (await jobs.post("/apis/example.com/v1/cars", body.replace(b"1e999", b"1e3"))).code == 201
 
 
 async def test_a_name_that_is_no_dns_name_is_invalid(rest: Rest) -> None:
@@ -405,7 +421,13 @@ async def test_a_namespace_takes_its_content_along(rest: Rest) -> None:
 
 
 async def test_the_first_namespaces_are_there_and_two_are_protected(rest: Rest) -> None:
-    assert (await rest.get(NAMESPACES)).names == ["default", "kube-node-lease", "kube-public", "kube-system", "kubeedge"]
+    assert (await rest.get(NAMESPACES)).names == [
+        "default",
+        "kube-node-lease",
+        "kube-public",
+        "kube-system",
+        "kubeedge",
+    ]
     answer = await rest.delete(f"{NAMESPACES}/default")
     assert (answer.code, answer.message) == (
         403,

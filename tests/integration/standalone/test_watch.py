@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from cloudhub.standalone import watch as watch_module
 from cloudhub.standalone.server import StandaloneAPI
-from tests.integration.standalone.rest import CONFIG_MAPS, JOBS, NODES, TABLE, Rest, config_map, job, node
+from tests.integration.standalone.rest import CONFIG_MAPS, JOBS, NODES, TABLE, Rest, WatchStream, config_map, job, node
 
 
 async def test_a_watch_without_a_revision_begins_with_what_is_there(rest: Rest) -> None:
@@ -82,6 +83,8 @@ async def test_one_object_can_be_watched_by_its_name(rest: Rest) -> None:
         await rest.delete(f"{CONFIG_MAPS}/a")
         await rest.delete(f"{CONFIG_MAPS}/b")
         assert await watch.next_name() == ("DELETED", "b")
+    async with rest.watch(f"{CONFIG_MAPS}/c") as watch:
+        assert await watch.next_name() == ("ADDED", "c")
 
 
 async def test_a_watch_stays_in_its_namespace(rest: Rest) -> None:
@@ -183,6 +186,31 @@ async def test_a_watcher_that_does_not_read_holds_up_nobody(jobs: Rest) -> None:
             assert answer.code == 200, answer.body
         await jobs.post(NODES, node("a"))
         assert await lively.next_name() == ("ADDED", "a")
+
+
+async def read_until_dropped(watch: WatchStream) -> int:
+    seen = 0
+    try:
+        while True:
+            await watch.next()
+            seen += 1
+    except (aiohttp.ClientError, AssertionError):
+        return seen
+
+
+async def test_a_watcher_that_does_not_read_is_dropped_in_the_end(jobs: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "WRITE_TIMEOUT", 0.2)
+    await jobs.post(JOBS, job())
+    entry = {"nodeStatus": {"nodeName": "edge", "state": "Failed", "reason": "x" * 1000}}
+    async with jobs.watch(JOBS) as watch:
+        await watch.next()
+        transport = watch.stop_reading()
+        for at in range(30):
+            big = [entry] * 400 + [{"nodeStatus": {"nodeName": f"n{at}", "state": "Init"}}]
+            assert (await jobs.merge(f"{JOBS}/job/status", {"status": {"status": big}})).code == 200
+        transport.resume_reading()
+        seen = await read_until_dropped(watch)
+        assert seen < 30
 
 
 async def test_stopping_ends_watches_at_once(rest: Rest, api: StandaloneAPI) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudhub.standalone import options
+from cloudhub.standalone.decode import InvalidBody, decode_body
 from cloudhub.standalone.errors import StatusError
 from cloudhub.standalone.media import Output, Shape, negotiate
 from cloudhub.standalone.options import (
@@ -136,3 +137,19 @@ def test_a_selector_on_name_alone_needs_no_parsing() -> None:
     assert parse_list_options(NODES, {"fieldSelector": "metadata.name!=a"}).reads_fields
     assert parse_list_options(NODES, {"fieldSelector": "spec.unschedulable=true"}).reads_fields
     assert options.parse_revision("") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [
+        (b'{"a":1e999}', "application/json"),
+        (b'{"a":"\\uD800"}', "application/json"),
+        (b'{"\\udfff":1}', "application/json"),
+        (b"a: .inf", "application/yaml"),
+        (b"a: .nan", "application/yaml"),
+    ],
+)
+def test_what_json_cannot_carry_is_refused_where_it_comes_in(body: bytes, media_type: str) -> None:
+    with pytest.raises(InvalidBody):
+        decode_body(body, media_type)
+    assert decode_body(b'{"a":"\\ud83d\\ude00 1e3"}').object == {"a": "\U0001f600 1e3"}
