@@ -14,7 +14,6 @@ import platform
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
@@ -35,6 +34,7 @@ from edgehub.tasks.prechecks import Limits, PreChecks, ThisMachine
 from edgehub.tasks.pulls import DispatchedCredentials, Puller
 from edgehub.tasks.runner import Runner
 from edgehub.tasks.service import FinishedTask, TaskService
+from edgehub.version import VERSION
 from shared import wire
 from shared.wire import NodeInfo
 
@@ -45,7 +45,6 @@ CLOSE_WITHIN: Final = 1.0
 RUNTIME_LOOK: Final = 60.0
 RUNTIME_LOOK_AGAIN: Final = 5.0
 RUNTIME_ANSWERS: Final = 3.0
-VERSION: Final = version("cloudhub")
 JOURNAL_FILE: Final = "journal.db"
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
@@ -233,7 +232,7 @@ class Agent:
             osImage=_os_image(),
             kernelVersion=platform.release()[:200],
             containerRuntimeVersion=self._runtime_version.node_info[:200] if self._runtime_version else "",
-            kubeletVersion=f"edgehub-v{version('cloudhub')}",
+            kubeletVersion=f"edgehub-v{VERSION}",
         )
 
     def snapshot(self) -> dict[str, Any]:

@@ -10,12 +10,9 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    import asyncio
 
 app = typer.Typer(
     name="edgehub",
@@ -28,8 +25,6 @@ app = typer.Typer(
 
 DEFAULT_CONFIG = Path("/etc/kubeedge/config/edgecore.yaml")
 TOKEN_VARIABLE = "EDGEHUB_TOKEN"  # noqa: S105 - the name of a variable
-EXIT_WITHIN = 9.0
-"""Seconds from the signal to the end of the process; the agent itself needs less."""
 
 
 class LogFormat(StrEnum):
@@ -53,9 +48,9 @@ class UsageProblem(Exception):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from edgehub.version import VERSION
 
-        typer.echo(f"edgehub {version('cloudhub')}")
+        typer.echo(f"edgehub {VERSION}")
         raise typer.Exit
 
 
@@ -144,49 +139,14 @@ def _read_token(token: str | None, file: Path | None) -> str:
 @app.command(epilog="Example:\n\n  edgehub run --config /etc/kubeedge/config/edgecore.yaml")
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the agent until SIGTERM or SIGINT."""
-    import asyncio
-
-    import uvloop
-
-    from edgehub import logs
-
-    logs.configure_logs(form=_Global.log_format.value, debug=_Global.debug)
-
-    from edgehub.agent import run_agent
-    from edgehub.config import load_config
-
-    loaded = load_config(config)
-
-    async def program() -> None:
-        stop = asyncio.Event()
-        stop_on_signals(stop, exit_within=EXIT_WITHIN)
-        await run_agent(loaded, stop=stop)
-
-    uvloop.run(program())
-
-
-def stop_on_signals(stop: asyncio.Event, *, exit_within: float) -> None:
-    """Sets ``stop`` on SIGTERM and SIGINT, and ends the process ``exit_within`` seconds later, whatever hangs."""
-    import asyncio
     import os
-    import signal
-    import threading
 
-    def leave() -> None:
-        # A thread that hangs in the kernel (a dead network mount) would keep the interpreter for ever.
-        sys.stderr.write(f"edgehub: did not end within {exit_within:g} s, leaving\n")
-        os._exit(1)
-
-    def stopping() -> None:
-        if not stop.is_set():
-            watchdog = threading.Timer(exit_within, leave)
-            watchdog.daemon = True
-            watchdog.start()
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping)
+    command = [sys.executable, "-m", "edgehub.daemon", "run", "--config", str(config)]
+    command += ["--log-format", _Global.log_format.value, *(["--debug"] if _Global.debug else [])]
+    if sys.path[0] not in ("", os.getcwd()):
+        # `python -m` looks into the current folder first; where we were not started so, nobody expects that.
+        command.insert(1, "-P")
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is meant; see edgehub.daemon for why
 
 
 @app.command(
@@ -245,6 +205,8 @@ def _print_json(document: Any) -> None:
 
 
 def main() -> None:
+    from edgehub.errors import one_line
+
     try:
         app()
     except KeyboardInterrupt:
@@ -252,19 +214,5 @@ def main() -> None:
     except Exception as error:
         if _Global.debug:
             raise
-        typer.echo(f"edgehub: {_one_line(error)}", err=True)
+        typer.echo(f"edgehub: {one_line(error)}", err=True)
         sys.exit(1)
-
-
-def _one_line(error: BaseException) -> str:
-    """The error's own words; of a group, the first one's. The name of the class stands before words that are no
-    sentence of ours."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    text = " ".join(str(error).split())[:1000]
-    if type(error).__module__.split(".")[0] in ("edgehub", "shared"):
-        return text
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return f"{type(error).__name__}: {text} (--debug shows where)"

@@ -1,7 +1,8 @@
 """The agent's log: structlog to standard error, readable on a terminal or one JSON object a line.
 
-Imported before anything else that imports structlog: structlog looks for rich and loads it when it is installed,
-which costs a node 5 MB of memory for coloured tracebacks that nobody sees. So rich is hidden for that one import.
+Imported before anything else that imports structlog: structlog looks for rich and greenlet and loads them when they are
+installed, which costs a node 6 MB of memory for coloured tracebacks and green threads that nobody sees. So both are
+hidden for that one import.
 What libraries log with the standard library's `logging` (warnings and worse) comes out in the same form.
 """
 
@@ -11,13 +12,13 @@ import logging
 import sys
 from typing import Any, Literal
 
-_hidden = "rich" not in sys.modules
-if _hidden:
-    sys.modules["rich"] = None  # type: ignore[assignment]
+_hidden = [name for name in ("rich", "greenlet") if name not in sys.modules]
+for _name in _hidden:
+    sys.modules[_name] = None  # type: ignore[assignment]
 import structlog  # noqa: E402
 
-if _hidden:
-    del sys.modules["rich"]
+for _name in _hidden:
+    del sys.modules[_name]
 
 LogFormat = Literal["text", "json"]
 

@@ -54,6 +54,8 @@ class LiveTask:
     runner: asyncio.Task[None] | None = None
     scope: asyncio.Timeout | None = None
     stop_reason: str | None = None
+    settled: bool = False
+    """Its final report is there, and on its way into the journal: too late to stop it."""
     changed: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:

@@ -12,12 +12,11 @@ Not here: how much a pull will need. The built-in store checks that against the 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-import psutil
 
 from shared.jobs import CheckItem
 
@@ -49,19 +48,29 @@ class Machine(Protocol):
 
 
 class ThisMachine:
+    """psutil costs 1 MB and most jobs ask for disk alone, so it is imported when cpu or memory are asked for."""
+
     def cpu(self) -> CpuTimes:
+        import psutil
+
         times = psutil.cpu_times()
         # guest is counted in user already; waiting for a disk is not work.
         total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         return CpuTimes(busy=total - times.idle - getattr(times, "iowait", 0.0), total=total)
 
     def memory(self) -> Space:
+        import psutil
+
         memory = psutil.virtual_memory()
         return Space(percent_used=memory.percent, available=memory.available, total=memory.total)
 
     def disk(self, path: Path) -> Space:
-        usage = psutil.disk_usage(str(path))
-        return Space(percent_used=usage.percent, available=usage.free, total=usage.total)
+        # As `df` counts: what is kept back for root is neither used nor available.
+        stats = os.statvfs(path)
+        used = (stats.f_blocks - stats.f_bfree) * stats.f_frsize
+        available = stats.f_bavail * stats.f_frsize
+        percent = 100.0 * used / (used + available) if used + available else 0.0
+        return Space(percent_used=percent, available=available, total=stats.f_blocks * stats.f_frsize)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,6 +237,7 @@ class TaskService:
         task = live.task
         try:
             final = await self._runner.run(live)
+            live.settled = True
             await to_the_end(self._outbox.put(task, final, TaskState.FINISHED), name=f"commit {task.job}")
             self._finished.append(FinishedTask(task=task, report=final, at=datetime.now(UTC)))
             log.info("task done", job=task.job, action=final.action, ok=final.succ, reason=final.reason or None)
@@ -270,6 +271,9 @@ class TaskService:
 
     async def _stop(self, live: LiveTask, reason: str) -> None:
         """Returns when the work has ended, so that what follows starts on a clean node."""
+        if live.settled and live.runner is not None:
+            await asyncio.wait([live.runner], timeout=STOP_TIMEOUT)
+            return
         live.stop_reason = reason
         if live.runner is not None:
             live.runner.cancel()

@@ -17,8 +17,8 @@ from pathlib import Path
 import uvloop
 
 from edgehub.agent import run_agent
-from edgehub.cli import stop_on_signals
 from edgehub.config import load_config
+from edgehub.daemon import stop_on_signals
 from edgehub.runtime.base import ImageRecord, PullProgress, RuntimeVersion
 from shared.wire import Credential
 
