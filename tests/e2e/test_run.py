@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.processes import BIN, ClusterCloud, Node, command, eventually
+from tests.e2e.processes import BIN, ClusterCloud, CommandFailed, Node, command, eventually
 from tests.e2e.test_failures import job
 from tests.parts.proxy import RegistryProxy
 from tests.parts.registry import Registry
@@ -175,7 +175,10 @@ async def test_every_command_has_help_with_an_example(program: str) -> None:
 
 
 async def _connected(node: Node) -> bool:
-    status = json.loads(await command(BIN / "edgehub", "status", "--config", node.config, "-o", "json"))
+    try:
+        status = json.loads(await command(BIN / "edgehub", "status", "--config", node.config, "-o", "json"))
+    except CommandFailed:  # it has not got so far as to say anything
+        return False
     return bool(status.get("connection", {}).get("connected"))
 
 
