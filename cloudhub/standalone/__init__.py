@@ -34,6 +34,11 @@ Objects
 - CustomResourceDefinitions: conversion strategy None only, no webhooks; a kind that is served already is refused
   (422), where a cluster accepts the definition with NamesAccepted=False; conditions stand at once in the answer to
   the write.
+- CEL rules have CEL's own functions and Kubernetes' for lists, regular expressions and strings. Others (optional types,
+  quantities, addresses, URLs, sets, formats, the authorizer) are refused when the definition is made. There is no cost
+  budget, and a type error that a cluster finds when the definition is made may show when the rule is first asked.
+- Server-side apply of a field that the schema does not have is 400, where a cluster says 500. Managers of several
+  versions of a kind are compared as if they were of one.
 - A default or a pruned field that a changed definition brings shows in stored objects when they are next written, and
   at once in versions other than the stored one. A cluster applies both at each read.
 - A PUT or POST of an object larger than 1.5 MiB is 413; a cluster says 500 out of etcd's error. Requests end at 3

@@ -127,15 +127,23 @@ def _references(value: Any) -> list[str]:
     return own + [name for item in value.values() for name in _references(item)]
 
 
-def _v3_schema(schema: Any) -> Any:
-    """With references into this document, and OpenAPI's words for Kubernetes' mixed types."""
+_LITERAL: Final = frozenset(("default", "enum", "example"))
+
+
+def _v3_schema(schema: Any, *, names: bool = False) -> Any:
+    """With references into this document, and OpenAPI's words for Kubernetes' mixed types. ``names``: the keys are
+    property names, not keywords."""
     if isinstance(schema, list):
         return [_v3_schema(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
+    if names:
+        return {key: _v3_schema(item) for key, item in schema.items()}
     if isinstance(schema.get("$ref"), str):
         return {"$ref": f"#/components/schemas/{schema['$ref']}"}
-    made = {key: item if key in ("default", "enum", "example") else _v3_schema(item) for key, item in schema.items()}
+    made = {
+        key: item if key in _LITERAL else _v3_schema(item, names=key == "properties") for key, item in schema.items()
+    }
     if made.get(_INT_OR_STRING) is True:
         made.setdefault("oneOf", [{"type": "integer"}, {"type": "string"}])
     return made
@@ -160,7 +168,7 @@ def _v2_schema(schema: Any, *, names: bool = False) -> Any:
             made[key] = _v2_schema(item)
         elif key == "allOf" or key in _NOT_IN_V2:
             continue
-        elif key in ("default", "enum", "example"):
+        elif key in _LITERAL:
             made[key] = item
         else:
             made[key] = _v2_schema(item, names=key == "properties")
