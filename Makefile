@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := pyproject.toml constraints.txt
 
-.PHONY: demo test format lint types contracts unit system-packages clean help
+.PHONY: demo test binary format lint types contracts unit system-packages clean help
 
 help:
 	@echo "make demo    an ImagePrePullJob on three nodes, from a private registry (ARGS='--keep' and others are passed on)"
 	@echo "make test    set-up, then the gate: format, lint, types, import contracts, all tests"
+	@echo "make binary  dist/edgehub: the agent as one file for nodes, which need no Python"
 	@echo "make format  rewrites the code in the house format"
 	@echo "make unit    the tests that need no container runtime and no root"
 	@echo "make clean   removes the virtual environment and caches"
@@ -37,6 +38,12 @@ unit: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format .
+
+# tests/e2e/test_binary.py makes it too, so that what the gate tested is what these sources give.
+binary: dist/edgehub
+
+dist/edgehub: $(VENV)/.dev $(shell find edgehub shared docker/binary -name '*.py' -o -name '*.spec' -o -name '*.sh')
+	@sh docker/binary/build.sh $(BIN)
 
 # The marker files say for which pyproject.toml the environment was made. `dev` is a superset of `runtime`.
 $(VENV)/.runtime: $(SETUP) | $(VENV)/bin/pip

@@ -1,15 +1,15 @@
 """What makes the one file, which unpacks itself and then runs as two processes, behave as one program.
 
 Runs inside the binary before anything of the agent. Problem: the file's first process unpacks libraries into a folder
-below TMPDIR, starts the agent as its child, passes signals on to it and its exit code back, and removes the folder. When
-that first process is killed, nobody passes anything on: the agent would run for ever beside the next one.
+below TMPDIR, starts the agent as its child, passes signals on to it and its exit code back, and removes the folder.
+When that first process is killed, nobody passes anything on: the agent would run for ever beside the next one.
 
 Guarantee: the agent is told to stop (SIGTERM) when its parent is gone, however it went, and then removes the folder
 itself. Certificates of public authorities are found where the node's distribution keeps them, not where that of the
 machine does on which the file was made.
 
-Limits: when both processes are killed at once, the folder stays; whoever starts the agent cleans it, as the systemd unit
-does.
+Limits: when both processes are killed at once, the folder stays; whoever starts the agent cleans it, as the systemd
+unit does.
 """
 
 import atexit
@@ -30,17 +30,17 @@ _CERTIFICATES = (
 )
 
 
-def _same_program(pid: int) -> bool:
+def _another_program(pid: int) -> bool:
     try:
-        return os.path.samefile(f"/proc/{pid}/exe", "/proc/self/exe")
-    except OSError:
+        return not os.path.samefile(f"/proc/{pid}/exe", "/proc/self/exe")
+    except OSError:  # hidden from us: not known to be another
         return False
 
 
 def _follow_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     parent = os.getppid()
-    if not _same_program(parent):  # it went before we asked to be told
+    if _another_program(parent):  # ours went before we asked to be told
         os.kill(os.getpid(), signal.SIGTERM)
 
     def remove_folder() -> None:
