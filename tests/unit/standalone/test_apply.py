@@ -7,7 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cloudhub.standalone import typed
 from cloudhub.standalone.apply import (
     LAST_APPLIED,
     ApplyConflict,
@@ -16,6 +19,7 @@ from cloudhub.standalone.apply import (
     track_update,
 )
 from cloudhub.standalone.builtin import schema_of
+from cloudhub.standalone.fieldsets import FieldSet
 
 SCHEMA = schema_of("", "v1", "Node").openapi
 
@@ -117,6 +121,12 @@ def test_the_same_value_is_no_conflict_but_shared() -> None:
     after = apply(made, node(spec={"podCIDR": "x"}), manager="second")
 
     assert owners(after)["first", "Apply"] == owners(after)["second", "Apply"] == {"f:spec": {"f:podCIDR": {}}}
+
+
+def test_an_applier_changes_its_own_value_without_conflict() -> None:
+    made = apply(None, node(spec={"podCIDR": "x"}))
+
+    assert apply(made, node(spec={"podCIDR": "y"}))["spec"] == {"podCIDR": "y"}
 
 
 def test_force_takes_the_field_over() -> None:
@@ -247,3 +257,37 @@ def test_many_updaters_do_not_fill_the_object() -> None:
     assert len(managers) <= 10
     assert "ancient-changes" in managers
     assert "m-39" in managers
+
+
+words = st.sampled_from("xyz")
+configurations = st.builds(
+    lambda labels, finalizers, spec, conditions: node(
+        {"labels": labels, "finalizers": finalizers}, spec=spec, status={"conditions": conditions}
+    ),
+    st.dictionaries(st.sampled_from("abc"), words, min_size=1),
+    st.lists(st.sampled_from(["a/1", "a/2", "a/3"]), unique=True, min_size=1),
+    st.dictionaries(st.sampled_from(["podCIDR", "providerID"]), words, min_size=1),
+    st.lists(
+        st.builds(lambda kind, status: {"type": kind, "status": status}, st.sampled_from("PQ"), words),
+        unique_by=lambda item: item["type"],
+        min_size=1,
+    ),
+)
+NOBODYS = {".apiVersion", ".kind", ".metadata.name"}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["one", "two", "three"]), configurations), min_size=1, max_size=6))
+def test_after_any_applies_the_object_is_what_its_owners_own(steps: list[tuple[str, dict[str, Any]]]) -> None:
+    live: dict[str, Any] | None = None
+    for manager, configuration in steps:
+        live = server_side_apply(
+            live, configuration, schema=SCHEMA, manager=manager, api_version="v1", time="T", force=True
+        )
+        assert typed.merge(live, configuration, SCHEMA) == live
+        plain = {**live, "metadata": {key: value for key, value in live["metadata"].items() if key != "managedFields"}}
+        there = set(typed.to_set(plain, SCHEMA).paths())
+        owned: set[str] = set()
+        for entry in live["metadata"]["managedFields"]:
+            owned |= set(FieldSet.from_v1(entry["fieldsV1"]).paths())
+        assert owned <= there
+        assert there - owned <= NOBODYS
