@@ -15,6 +15,7 @@ decided upon them that a later transaction does not check.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -41,14 +42,22 @@ class TaskQueue:
     def __init__(self, *, engine: AsyncEngine, observe_commit: Callable[[float], None] = lambda seconds: None) -> None:
         self._engine = engine
         self.on_commit: Callable[[Commit], None] = lambda commit: None
+        self._reads: set[asyncio.Task[Any]] = set()
         self._writer: Writer[tx.Item, Any, Commit] = Writer(
             engine=engine, perform=tx.perform, committed=self._committed, observe=observe_commit
         )
 
     async def close(self) -> None:
         """Writes what was asked for, then closes the file."""
-        await self._writer.close()
-        await self._engine.dispose()
+        try:
+            await self._writer.close()
+        finally:
+            await asyncio.gather(*self._reads, return_exceptions=True)
+            await self._engine.dispose()
+
+    async def died(self) -> None:
+        """Never returns while the store works; raises what its writer died of. To be watched by who depends on it."""
+        await self._writer.died()
 
     def problem(self) -> str | None:
         """Why nothing can be written now; None while all is well."""
@@ -177,6 +186,14 @@ class TaskQueue:
         return await self._read(lambda connection: tx.load(connection, statement, **parameters))
 
     async def _read(self, read: Callable[[Connection], Found]) -> Found:
+        # In a task of its own that is not cancelled with its caller: a connection that is left in the middle of a
+        # statement would have to be thrown away. Reads are short.
+        task = asyncio.create_task(self._run(read), name="store-read")
+        self._reads.add(task)
+        task.add_done_callback(self._reads.discard)
+        return await asyncio.shield(task)
+
+    async def _run(self, read: Callable[[Connection], Found]) -> Found:
         try:
             async with self._engine.connect() as connection:
                 return await connection.run_sync(read)

@@ -92,7 +92,7 @@ class Writer(Generic[Item, Result, Summary]):
         self._working = asyncio.Event()
         self._working.set()
         self._problem: str | None = None
-        self._closing = False
+        self._ending = asyncio.Event()
         self._connection: AsyncConnection | None = None
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
@@ -106,7 +106,7 @@ class Writer(Generic[Item, Result, Summary]):
 
     async def submit(self, item: Item, *, weight: int = 1) -> Result:
         """The item's result, once it is on the disk. Raises `StoreUnavailable`, or what performing it raised."""
-        if self._closing:
+        if self._ending.is_set():
             raise StoreClosed("the store is closed")
         if self._problem is not None:
             raise StoreUnavailable(self._problem)
@@ -115,37 +115,45 @@ class Writer(Generic[Item, Result, Summary]):
         self._arrived.set()
         return await waiting.done
 
-    async def close(self) -> None:
-        """Writes what was submitted, then ends."""
-        self._closing = True
-        self._working.clear()
-        self._arrived.set()
-        if self._problem is not None:
-            # Nothing waits in the queue, and the next probe may be a second away.
-            self._task.cancel()
+    async def died(self) -> None:
+        """Returns when the writer has ended; raises what it died of."""
         await asyncio.wait([self._task])
         if not self._task.cancelled() and (error := self._task.exception()) is not None:
             raise error
+
+    async def close(self) -> None:
+        """Writes what was submitted, then ends."""
+        self._ending.set()
+        self._working.clear()
+        self._arrived.set()
+        await self.died()
 
     async def _run(self) -> None:
         try:
             while await self._next():
                 await self._commit(self._take())
+        except Exception as error:
+            # A defect. Nobody may go on as if there were a store.
+            self._problem = f"the store's writer has died of {type(error).__name__}"
+            self._working.clear()
+            raise
         finally:
             if self._connection is not None and self._problem is None:
                 await self._connection.close()
+            else:
+                await self._disconnect()
             self._give_up(StoreClosed("the store is closed"))
 
     async def _next(self) -> bool:
         """Waits for work. False when there is none and there will be none."""
         if not self._queue:
-            if self._closing:
+            if self._ending.is_set():
                 return False
             self._arrived.clear()
             await self._arrived.wait()
-            if not self._closing:
+            if not self._ending.is_set():
                 await asyncio.sleep(self._group_seconds)
-        return bool(self._queue) or not self._closing
+        return bool(self._queue) or not self._ending.is_set()
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         batch: list[_Waiting[Item, Result]] = []
@@ -168,11 +176,16 @@ class Writer(Generic[Item, Result, Summary]):
             if len(batch) == 1:
                 _refuse(batch[0], error)
                 return
-            _log.exception("an item spoiled its batch; trying each alone", items=len(batch))
+            kind = type(error).__name__
+            _log.warning("an item spoiled its batch; trying each alone", items=len(batch), error=kind)
             for waiting in batch:
                 await self._commit([waiting])
         else:
-            self._committed(summary)
+            try:
+                self._committed(summary)
+            except BaseException:
+                self._queue.extendleft(reversed(batch))
+                raise
             for waiting, result in zip(batch, results, strict=True):
                 if not waiting.done.done():
                     waiting.done.set_result(result)
@@ -197,8 +210,7 @@ class Writer(Generic[Item, Result, Summary]):
         self._problem = why
         self._working.clear()
         _log.error("the store cannot be written", reason=why)
-        while self._problem is not None:
-            await self._sleep(PROBE_SECONDS)
+        while await self._pause():
             try:
                 connection = await self._connect()
                 async with connection.begin():
@@ -208,9 +220,19 @@ class Writer(Generic[Item, Result, Summary]):
                 self._problem = reason_of(error)
             else:
                 self._problem = None
-        if not self._closing:
-            self._working.set()
-        _log.info("the store can be written again")
+                self._working.set()
+                _log.info("the store can be written again")
+                return
+
+    async def _pause(self) -> bool:
+        """Until the next probe. False when there is to be none: never cancelled within one, a connection would be left
+        behind."""
+        waiters = asyncio.ensure_future(self._sleep(PROBE_SECONDS)), asyncio.ensure_future(self._ending.wait())
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.gather(*waiters, return_exceptions=True)
+        return not self._ending.is_set()
 
     def _give_up(self, error: StoreUnavailable) -> None:
         while self._queue:

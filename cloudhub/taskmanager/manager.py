@@ -135,6 +135,7 @@ class TaskManager:
                 ("publisher", self._publisher.run()),
                 ("reports", self._reports.run()),
                 ("reconciler", self._reconcile()),
+                ("store", self._store.died()),
             )
             tasks = [group.create_task(part, name=f"taskmanager-{name}") for name, part in parts]
             await self._stopping.wait()

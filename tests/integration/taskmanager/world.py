@@ -361,6 +361,18 @@ class World:
             self._running = None
             await self.store.close()
 
+    async def kill(self) -> None:
+        """As `stop`, for a manager or a store that has died already of what a test did to it."""
+        self.sessions.manager = None
+        self.sessions.live.clear()
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            self._running = None
+            with suppress(Exception):
+                await self.store.close()
+            await self.store._engine.dispose()
+
     async def restart(self, *, reconnect: bool = True) -> None:
         """The process dies, and with it all sessions; another one starts, and the nodes come back."""
         lost = dict(self.sessions.live)
@@ -394,6 +406,15 @@ class World:
                 return dict(entry["nodeStatus"])
         return {}
 
+    async def stored_state(self, node: str, name: str = "job") -> str:
+        """As the store has it, whatever the status says yet."""
+        job = await self.store.job_named(name)
+        assert job is not None
+        found = await self.store.snapshot(job.uid, 100_000)
+        assert found is not None
+        (state,) = (str(entry.state) for entry in found[1] if entry.node == node)
+        return state
+
     def asked(self, node: str) -> list[Asked]:
         return self.sessions.node(node).asked
 
@@ -405,14 +426,17 @@ class World:
                 raise AssertionError(f"not reached: {self.status()}")
             await asyncio.sleep(0.002)
 
-    async def until_state(self, state: str, name: str = "job", *, within: float = 10.0) -> None:
-        """Waits for the state in the status, letting the publisher's interval pass."""
+    async def until_published(self, condition: Callable[[], object], *, within: float = 10.0) -> None:
+        """Polls for something of a status, letting the publisher's interval pass meanwhile."""
 
-        def reached() -> bool:
+        def reached() -> object:
             self.clock.advance(0.01)
-            return bool(self.status(name).get("state") == state)
+            return condition()
 
         await self.until(reached, within=within)
+
+    async def until_state(self, state: str, name: str = "job", *, within: float = 10.0) -> None:
+        await self.until_published(lambda: self.status(name).get("state") == state, within=within)
 
     async def until_idle(self) -> None:
         """Until the manager has had every occasion to do something. Only for showing that it does not."""
