@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 class AcceptLimits:
     """Bounds on peers without a name. Times in seconds."""
 
-    turn: float = 10.0
+    turn: float = 20.0
     """From the moment that a connection may begin TLS until it must be settled."""
     running: int = 128
     """Turns at a time. A handshake costs 1 to 2 ms of processor time; many more at once only make all of them late."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection
+from websockets.frames import Frame, Opcode
 
 from cloudhub.sessions.server import SessionLimits
 from shared.wire import HEADER_FEATURES, MAX_FRAME_BYTES, Operation, decode, encode, new_message
@@ -150,6 +152,25 @@ async def test_a_flood_of_pings_cannot_fill_memory_or_the_processor() -> None:
         await h.pass_time_until(lambda: h.heard.of("message"))
 
 
+async def test_pings_of_a_peer_that_does_not_read_the_answers_do_not_pile_up_answers() -> None:
+    limits = SessionLimits(messages_per_second=1e9, message_burst=10**9)
+    async with hub(limits=limits, keepalive_interval=1000) as h, h.connect("edge-1") as socket:
+        connection = h.server._registry.get("edge-1")
+        assert connection is not None
+        socket.transport.pause_reading()
+        pings = Frame(Opcode.PING, b"x" * 125).serialize(mask=True, extensions=[]) * 500
+        await _write_until(socket, pings, lambda: connection._reading_paused)
+        held = len(connection._held)
+        for _ in range(100):
+            socket.transport.write(pings)
+            await asyncio.sleep(0)
+        assert connection._write_paused
+        assert connection._transport is not None
+        assert connection._transport.get_write_buffer_size() < 1 << 20
+        assert len(connection._held) <= held + (1 << 20)
+        socket.transport.abort()
+
+
 async def test_control_messages_are_answered_with_ack() -> None:
     async with hub() as h, h.connect("edge-1") as socket:
         sent = new_message(source="websocket", group="hub", resource="x", operation="config", content={})
@@ -253,6 +274,13 @@ async def test_a_fault_of_the_listener_ends_that_session_and_no_other() -> None:
         await other.send(report("edge-2", 2))
         await eventually(lambda: h.heard.of("message"))
         assert h.heard.of("closed") == [("edge-1", 1)]
+
+
+async def _write_until(socket: ClientConnection, data: bytes, condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            socket.transport.write(data)
+            await asyncio.sleep(0)
 
 
 async def _fill(h: Hub, node: str) -> int:
