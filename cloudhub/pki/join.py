@@ -12,8 +12,8 @@ peer and a log line with node and reason; no token is in either. A connection ca
 (`AcceptLimits.turn`), bodies are at most 1 MiB, one address may ask only so often, and the number of connections at a
 time is bounded, so peers that send slowly or never cost a known amount.
 
-On load: the check of a token and a CSR and the signature take half a millisecond (P-256), a TLS handshake more, all in the
-event loop. With the handshakes bounded, a storm of joins delays other work by single milliseconds, which is less than
+On load: the check of a token and a CSR and the signature take half a millisecond (P-256), a TLS handshake more, all in
+the event loop. With the handshakes bounded, a storm of joins delays other work by single milliseconds, which is less than
 handing such small pieces to threads would cost.
 """
 
