@@ -13,8 +13,8 @@ peer and a log line with node and reason; no token is in either. A connection ca
 time is bounded, so peers that send slowly or never cost a known amount.
 
 On load: the check of a token and a CSR and the signature take half a millisecond (P-256), a TLS handshake more, all in
-the event loop. With the handshakes bounded, a storm of joins delays other work by single milliseconds, which is less than
-handing such small pieces to threads would cost.
+the event loop. With the handshakes bounded, a storm of joins delays other work by single milliseconds; handing such
+small pieces to threads would cost more.
 """
 
 from __future__ import annotations
