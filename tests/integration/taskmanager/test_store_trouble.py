@@ -1,0 +1,83 @@
+"""The disk is full while jobs run: nothing new is dispatched, nothing is lost, and it heals by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cloudhub.store import writer
+from cloudhub.store.errors import StoreUnavailable
+from tests.integration.taskmanager.world import World
+
+
+class FullDisk:
+    """Every connection of the writer may not write, until there is space again."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._on = True
+        store_writer = world.store._writer
+        original = store_writer._connect
+
+        async def connect() -> AsyncConnection:
+            connection = await original()
+            await connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if self._on else 'OFF'}")
+            await connection.commit()
+            return connection
+
+        monkeypatch.setattr(store_writer, "_connect", connect)
+        monkeypatch.setattr(writer, "PROBE_SECONDS", 0.01)
+
+    def has_space(self) -> None:
+        self._on = False
+
+
+async def test_a_job_goes_on_when_there_is_space_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"n{number}" for number in range(6)]
+    world.nodes.add(*names)
+    world.sessions.connect(*names)
+    world.job(nodes=names, concurrency=2)
+    await world.until(lambda: world.asked("n0") and world.asked("n1"))
+    disk = FullDisk(world, monkeypatch)
+    await world.sessions.obey(world.sessions.node("n0"), world.asked("n0")[0])
+    await world.until(lambda: world.store.problem())
+    world.job("later", nodes=["n5"])
+    world.clock.advance(5)
+    await asyncio.sleep(0.1)
+    assert [len(world.asked(name)) for name in names] == [1, 1, 0, 0, 0, 0]
+    assert world.sessions.node("n0").acknowledged == []
+    disk.has_space()
+    await world.until(lambda: world.store.problem() is None)
+    await world.until(lambda: len(world.sessions.node("n0").acknowledged) == 2)
+    await world.until(lambda: world.asked("n2"))
+    for name in names:
+        world.sessions.node(name).behaviour = world.sessions.obey
+    for name in ("n1", "n2"):
+        await world.sessions.obey(world.sessions.node(name), world.asked(name)[-1])
+    await world.until_state("Successful")
+    await world.until_state("Successful", "later")
+    assert all(len(world.asked(name)) == 1 for name in names[:5])
+
+
+async def test_a_commit_that_failed_but_is_on_the_disk_loses_no_task(world: World) -> None:
+    """The worst of answers: an error, although the transaction is there."""
+    world.nodes.add("a")
+    world.sessions.connect("a", behaviour=world.sessions.obey)
+    store_writer: Any = world.store._writer
+    original = store_writer._transaction
+    lied = asyncio.Event()
+
+    async def transaction(items: Any) -> Any:
+        done = await original(items)
+        if not lied.is_set() and any(not callable(item) for item in items):
+            lied.set()
+            raise StoreUnavailable("disk I/O error")
+        return done
+
+    store_writer._transaction = transaction
+    world.job(nodes=["a"])
+    await world.until(lied.is_set)
+    await world.until_state("Successful")
+    assert len(world.asked("a")) == 1
