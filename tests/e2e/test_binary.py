@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
+import json
 import os
 import shutil
 import signal
@@ -90,6 +91,19 @@ class BinaryNode(Node):
 
     async def edgehub(self, *args: str | Path, code: int = 0) -> str:
         return await command(*self.words, *args, code=code)
+
+    async def until_ready(self) -> None:
+        """And it is this process that is connected: for the hub, the one before may not have left yet."""
+        status = self.folder / "data" / "status.json"
+
+        async def connected() -> bool:
+            assert self.program.running, f"{self.name} ended\n{self.program.tail()}"
+            children = psutil.Process(self.program.pid).children(recursive=True)
+            told = json.loads(status.read_bytes()) if status.exists() else {}
+            return bool(children and told and told["pid"] == children[0].pid and told["connection"]["connected"])
+
+        await eventually(f"{self.name} is connected", connected, within=30)
+        await super().until_ready()
 
     def child(self) -> psutil.Process:
         children = psutil.Process(self.program.pid).children(recursive=True)
@@ -176,6 +190,8 @@ def test_it_holds_the_agent_and_nothing_else_and_stays_small(built: Path) -> Non
     packages = {name.split(".")[0] for name in modules.toc}
     files = {name.split("/")[0].split(".")[0] for name in archive.toc}
     assert (packages | files) & NOT_THE_AGENTS == set()
+    metadata = f"cloudhub-{importlib.metadata.version('cloudhub')}.dist-info/METADATA"
+    assert [name for name in archive.toc if name.startswith("cloudhub")] == [metadata]
     sources = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in (ROOT / "edgehub").rglob("*.py")
