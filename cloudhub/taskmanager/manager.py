@@ -102,6 +102,7 @@ class TaskManager:
             clock=clock,
         )
         self._reconciling = Controller(name="reconciler", handle=reconciler.reconcile, clock=clock)
+        self._loaded = asyncio.Event()
         self._stopping = asyncio.Event()
         self._counts: tuple[Mapping[str, int], Tally] = ({}, Tally())
         store.on_commit = self._committed
@@ -120,6 +121,8 @@ class TaskManager:
 
     async def message_received(self, session: SessionInfo, message: Message) -> None:
         if message.route.operation == Operation.REPORT:
+            # A node may be back before the jobs that it speaks of.
+            await self._loaded.wait()
             await self._reports.receive(session, message)
         else:
             self._metrics.messages_ignored_total.count(message.route.operation)
@@ -129,6 +132,7 @@ class TaskManager:
     async def run(self) -> None:
         """Until it is cancelled, or `stop`."""
         await self._load()
+        self._loaded.set()
         async with asyncio.TaskGroup() as group:
             parts = (
                 ("scheduler", self._scheduler.run()),

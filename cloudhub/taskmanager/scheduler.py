@@ -143,7 +143,8 @@ class Scheduler:
         while True:
             await self._clock.sleep(TICK_SECONDS)
             try:
-                await self._time_out()
+                while await self._time_out():
+                    pass
             except StoreUnavailable as error:
                 _log.warning("deadlines wait for the store", reason=str(error))
                 await self._store.working()
@@ -295,7 +296,8 @@ class Scheduler:
 
     # --- Ends that no report brings ---------------------------------------------------------------------------------
 
-    async def _time_out(self) -> None:
+    async def _time_out(self) -> bool:
+        """One batch. False when there is nothing (more) to do."""
         now = self._clock.time()
         late = [task for task in await self._store.late(now) if not self._may_still_return(task, now)]
         # The last of these ends its job, and who has ended is not among the live any more.
@@ -319,6 +321,7 @@ class Scheduler:
                 _log.info("a node task timed out", job=name, node=task.node, state=str(task.state))
                 if task.state.in_flight:
                     self._cancels.append((name, task, "timed out"))
+        return any(outcome.applied for outcome in outcomes)
 
     def _may_still_return(self, task: LiveTask, now: float) -> bool:
         return task.since < self._started_at and now < self._started_at + RETURN_SECONDS

@@ -175,6 +175,31 @@ async def test_what_waited_for_a_busy_node_has_its_turn_after_a_restart(tmp_path
         await world.until(lambda: world.asked("a")[-1].job == "second")
 
 
+@pytest.mark.parametrize("features", [OURS, STOCK], ids=["our agent", "EdgeCore"])
+async def test_a_report_that_is_there_before_the_jobs_are_loaded_is_heard(world: World, features: Any) -> None:
+    world.nodes.add("a")
+    world.sessions.connect("a", features=features)
+    world.job(nodes=["a"])
+    await world.until(lambda: world.asked("a"))
+    (asked,) = world.asked("a")
+    await world.restart()
+    # Not one turn of the loop was had by the new manager yet.
+    await world.sessions.pull("a", asked)
+    await world.until_state("Successful")
+    assert world.status()["status"][0]["imageStatus"][0]["state"] == "Successful"
+
+
+async def test_all_that_is_late_times_out_at_once(world: World) -> None:
+    names = [f"n{number}" for number in range(1300)]
+    world.nodes.add(*names)
+    world.sessions.connect(*names)
+    world.job(nodes=names, concurrency=2000, timeoutSeconds=60)
+    await world.until(lambda: all(world.asked(name) for name in names), within=30)
+    world.clock.advance(61)
+    await world.until_state("Failed", within=20)
+    await world.until(lambda: all(world.sessions.node(name).cancelled for name in names))
+
+
 # --- At every line ------------------------------------------------------------------------------------------------
 
 
@@ -249,7 +274,7 @@ async def _run(folder: Path, nodes: Sequence[str], deaths: Sequence[tuple[int, b
             if not world.jobs.objects:
                 world.job(nodes=nodes, **job)
             try:
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(15):
                     while not (died.is_set() or world.status().get("state") in ("Successful", "Failed")):
                         world.clock.advance(0.01)
                         await asyncio.sleep(0.002)

@@ -61,6 +61,25 @@ async def test_a_job_goes_on_when_there_is_space_again(world: World, monkeypatch
     assert all(len(world.asked(name)) == 1 for name in names[:5])
 
 
+async def test_what_nodes_work_on_meanwhile_is_not_sent_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.nodes.add("away", "a", "b")
+    world.sessions.connect("a", "b")
+    world.job(nodes=["away", "a", "b"], concurrency=2)
+    await world.until(lambda: world.asked("a") and world.asked("b"))
+    disk = FullDisk(world, monkeypatch)
+    # Its turn cannot be given back now.
+    world.sessions.connect("away")
+    await world.until(lambda: world.store.problem())
+    disk.has_space()
+    await world.until(lambda: world.store.problem() is None)
+    await world.sessions.pull("a", world.asked("a")[0])
+    await world.until(lambda: world.asked("away"))
+    await world.sessions.pull("b", world.asked("b")[0])
+    await world.sessions.pull("away", world.asked("away")[0])
+    await world.until_state("Successful")
+    assert [len(world.asked(name)) for name in ("away", "a", "b")] == [1, 1, 1]
+
+
 async def test_a_commit_that_failed_but_is_on_the_disk_loses_no_task(world: World) -> None:
     """The worst of answers: an error, although the transaction is there."""
     world.nodes.add("a")
