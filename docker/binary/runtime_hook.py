@@ -51,7 +51,9 @@ def _follow_parent() -> None:
 
 
 def _find_certificates() -> None:
-    paths = ssl.get_default_verify_paths()  # honours SSL_CERT_FILE and SSL_CERT_DIR; names only what is there
+    if "SSL_CERT_FILE" in os.environ or "SSL_CERT_DIR" in os.environ:
+        return
+    paths = ssl.get_default_verify_paths()  # names only what is there
     if paths.cafile is None and not (paths.capath and os.listdir(paths.capath)):
         found = next((path for path in _CERTIFICATES if os.path.isfile(path)), None)
         if found is not None:
