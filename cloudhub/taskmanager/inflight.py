@@ -55,9 +55,9 @@ class NodeTasks:
             self._parked.setdefault(node, set()).add(uid)
             self.look_again(node)
 
-    def has_on(self, node: str, uid: str, serial: int) -> bool:
-        """Whether the task was sent on this very session."""
-        return self._tasks.get(node, {}).get(uid) == serial
+    def is_unsent(self, node: str, uid: str, serial: int) -> bool:
+        """Whether the task is in flight and was not sent on this very session."""
+        return self._tasks.get(node, {}).get(uid, serial) != serial
 
     def busy(self, node: str) -> bool:
         return node in self._resting or len(self._tasks.get(node, ())) >= self._limit

@@ -185,9 +185,9 @@ class Scheduler:
             self._unready.setdefault(task.job_uid, set()).add(task.node)
             return
         left = task.deadline - self._clock.time()
-        if not self._nodes.has_on(task.node, task.job_uid, session.serial) and self._send(
-            live, session, task.state, task.attempt, left
-        ):
+        # Its last report may have been committed since the task was read.
+        unsent = self._nodes.is_unsent(task.node, task.job_uid, session.serial)
+        if unsent and self._send(live, session, task.state, task.attempt, left):
             _log.debug("sent again", job=live.job.name, node=task.node, attempt=task.attempt)
 
     # --- Turns ------------------------------------------------------------------------------------------------------

@@ -78,9 +78,11 @@ def test_a_reset_keeps_what_was_sent_and_drops_what_is_no_more() -> None:
     nodes.add("a", "u2", 7)
     in_flight = [("u1", "a"), ("u3", "b")]
     nodes.reset([LiveTask(uid, node, TaskState.CHECKING, 1, 9.0, 1.0) for uid, node in in_flight])
-    assert nodes.has_on("a", "u1", 7)
-    assert not nodes.has_on("a", "u2", 7)
-    assert not nodes.has_on("b", "u3", 7)
+    assert not nodes.is_unsent("a", "u1", 7)
+    assert nodes.is_unsent("a", "u1", 8)
+    assert not nodes.is_unsent("a", "u2", 8)
+    assert nodes.is_unsent("b", "u3", 1)
+    assert not nodes.is_unsent("nobody", "u3", 1)
 
 
 def test_jobs_wait_in_another_order_on_each_node() -> None:
