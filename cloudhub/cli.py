@@ -7,15 +7,16 @@ Every command ends with 0, or with one line on standard error and 1 (2 for a wro
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from shared.cli import LogFormat, run_command
+from shared.logs import configure_logs
 
 app = typer.Typer(
     name="cloudhub",
@@ -25,11 +26,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-
-class LogFormat(StrEnum):
-    TEXT = "text"
-    JSON = "json"
 
 
 class _Global:
@@ -64,9 +60,7 @@ DEFAULT_CONFIG = Path("/etc/kubeedge/config/cloudcore.yaml")
 def _serve(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
     import uvloop
 
-    from cloudhub.logs import configure_logs
-
-    configure_logs(form=_Global.log_format.value, debug=_Global.debug)
+    configure_logs(form=_Global.log_format, debug=_Global.debug)
     uvloop.run(program())
 
 
@@ -145,9 +139,8 @@ def demo(
     import asyncio
 
     from cloudhub.demo import DemoOptions, run_demo
-    from cloudhub.logs import configure_logs
 
-    configure_logs(form=_Global.log_format.value, debug=_Global.debug)
+    configure_logs(form=_Global.log_format, debug=_Global.debug)
     options = DemoOptions(nodes=nodes, images=tuple(image or ()), runtime=runtime, keep=keep)
     raise typer.Exit(asyncio.run(run_demo(options)))
 
@@ -205,26 +198,4 @@ def config() -> None:
 
 
 def main() -> None:
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if _Global.debug:
-            raise
-        typer.echo(f"cloudhub: {_one_line(error)}", err=True)
-        sys.exit(1)
-
-
-def _one_line(error: BaseException) -> str:
-    """The error's own words; of a group, the first one's. The name of the class stands before words that are no
-    sentence of ours."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    text = " ".join(str(error).split())[:1000]
-    if type(error).__module__.split(".")[0] in ("cloudhub", "shared"):
-        return text
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+    run_command(app, program="cloudhub", debug=lambda: _Global.debug)

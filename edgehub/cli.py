@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from shared.cli import LogFormat, run_command
+
 app = typer.Typer(
     name="edgehub",
     help="The agent on an edge node: pulls images that the hub asks for, through the node's container runtime.",
@@ -25,11 +27,6 @@ app = typer.Typer(
 
 DEFAULT_CONFIG = Path("/etc/kubeedge/config/edgecore.yaml")
 TOKEN_VARIABLE = "EDGEHUB_TOKEN"  # noqa: S105 - the name of a variable
-
-
-class LogFormat(StrEnum):
-    TEXT = "text"
-    JSON = "json"
 
 
 class Output(StrEnum):
@@ -107,10 +104,10 @@ def join(
     """Make this machine a node of the hub: verify the hub by the token, get a certificate, write edgecore.yaml."""
     import asyncio
 
-    from edgehub import logs
     from edgehub.joining import JoinOptions, join_node
+    from shared.logs import configure_logs
 
-    logs.configure_logs(form=_Global.log_format.value, debug=_Global.debug)
+    configure_logs(form=_Global.log_format, debug=_Global.debug)
     written = asyncio.run(
         join_node(
             JoinOptions(
@@ -184,9 +181,9 @@ def images(config: ConfigOption = DEFAULT_CONFIG, output: OutputOption = Output.
     import asyncio
     from dataclasses import asdict
 
-    from edgehub import logs
+    from shared.logs import configure_logs
 
-    logs.configure_logs(form=_Global.log_format.value, debug=_Global.debug)
+    configure_logs(form=_Global.log_format, debug=_Global.debug)
 
     from edgehub.config import load_config
     from edgehub.images import images_text, list_images
@@ -205,14 +202,4 @@ def _print_json(document: Any) -> None:
 
 
 def main() -> None:
-    from edgehub.errors import one_line
-
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if _Global.debug:
-            raise
-        typer.echo(f"edgehub: {one_line(error)}", err=True)
-        sys.exit(1)
+    run_command(app, program="edgehub", debug=lambda: _Global.debug)

@@ -17,10 +17,11 @@ import sys
 import threading
 from pathlib import Path
 
-from edgehub import logs
+from shared.logs import configure_logs  # isort: skip - first: it keeps rich and greenlet out of structlog
+
 from edgehub.agent import run_agent
 from edgehub.config import BUILTIN, EdgeCoreConfig, load_config
-from edgehub.errors import one_line
+from shared.cli import LogFormat, run_command
 
 EXIT_WITHIN = 9.0
 """Seconds; the agent itself needs less."""
@@ -29,16 +30,8 @@ EXIT_WITHIN = 9.0
 def main() -> None:
     """``run --config PATH --log-format FORMAT [--debug]``, as `edgehub.cli` writes them after it checked them."""
     config, form, debug = Path(sys.argv[3]), sys.argv[5], "--debug" in sys.argv[6:]
-    logs.configure_logs(form="json" if form == "json" else "text", debug=debug)
-    try:
-        run(config)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if debug:
-            raise
-        sys.stderr.write(f"edgehub: {one_line(error)}\n")
-        sys.exit(1)
+    configure_logs(form=LogFormat(form), debug=debug)
+    run_command(lambda: run(config), program="edgehub", debug=lambda: debug)
 
 
 def run(config: Path) -> None:

@@ -18,11 +18,11 @@ import structlog
 import yaml
 
 from edgehub.config import API_VERSION, ConfigError, EdgeCoreConfig, LoadedConfig, read_document
-from edgehub.files import write_atomically
 from edgehub.link.errors import HubUnreachable, IdentityError, IdentityMissing
 from edgehub.link.identity import IdentityFiles
 from edgehub.link.join import join, parse_token
 from edgehub.link.rules import Backoff
+from shared.files import write_atomically
 
 log = structlog.get_logger(__name__)
 

@@ -23,9 +23,9 @@ from edgehub.config import (
     read_document,
     split_host_port,
 )
-from edgehub.files import private_folder
 from edgehub.identity import identity_files, write_config
 from edgehub.link.join import join, parse_token
+from shared.files import private_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

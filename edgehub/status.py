@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import structlog
 
-from edgehub.files import PRIVATE_FILE, private_folder, write_atomically
+from shared.files import PRIVATE_FILE, private_folder, write_atomically
 
 log = structlog.get_logger(__name__)
 

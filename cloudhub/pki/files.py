@@ -1,32 +1,17 @@
-"""Writing small secret files: whole or not at all, readable by their owner alone."""
+"""The PKI's small secret files: written whole or not at all, private, with errors that name the file."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 
 from cloudhub.pki.errors import PKIError
+from shared.files import write_atomically
 
 
 def write_private(path: Path, content: bytes) -> None:
     """Replaces ``path`` in one step, mode 0600, on disk when this returns. The folder is made (0700) if need be."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp makes the file 0600 whatever the umask; it is never readable by others, not even for a moment.
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _sync_folder(path.parent)
+        write_atomically(path, content)
     except OSError as error:
         raise PKIError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -39,11 +24,3 @@ def read_private(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise PKIError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

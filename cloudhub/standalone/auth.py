@@ -7,10 +7,11 @@ There are no users and no roles: the token may do everything, like the admin of 
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 from pathlib import Path
 from typing import Final
+
+from shared.files import write_atomically
 
 PUBLIC_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 _TOKEN_BYTES: Final = 32
@@ -34,23 +35,8 @@ def load_token(path: Path) -> str:
         token = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
-        write_private(path, token.encode() + b"\n")
+        write_atomically(path, token.encode() + b"\n")
         return token
     if len(token) < _TOKEN_BYTES:
         raise ValueError(f"{path}: must hold a token of at least {_TOKEN_BYTES} characters; remove it to get a new one")
     return token
-
-
-def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Whole or not at all, and at no moment readable by others: a new file of that mode takes the place of the old."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloudhub.standalone.auth import write_private
+from shared.files import PUBLIC_FILE, write_atomically
 
 _CA_LIFE: Final = timedelta(days=3650)
 _SERVER_LIFE: Final = timedelta(days=365)
@@ -75,8 +75,8 @@ def _make_ca(certificate_path: Path, key_path: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     # The key first: a crash in between leaves a key without a certificate, which is told, never a CA that cannot sign.
-    write_private(key_path, _key_pem(key))
-    write_private(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_atomically(key_path, _key_pem(key))
+    write_atomically(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC_FILE)
 
 
 def _issue(
@@ -97,8 +97,8 @@ def _issue(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    write_private(key_path, _key_pem(key))
-    write_private(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_atomically(key_path, _key_pem(key))
+    write_atomically(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC_FILE)
 
 
 def _still_good(certificate_path: Path, key_path: Path, authority: x509.Certificate, names: frozenset[str]) -> bool:

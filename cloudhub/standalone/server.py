@@ -23,7 +23,7 @@ import yaml
 from aiohttp import web
 
 from cloudhub.standalone import discovery, errors, openapiproto
-from cloudhub.standalone.auth import Authenticator, load_token, write_private
+from cloudhub.standalone.auth import Authenticator, load_token
 from cloudhub.standalone.certificates import ServerIdentity, open_identity
 from cloudhub.standalone.cleanup import Cleanup
 from cloudhub.standalone.errors import StatusError
@@ -36,6 +36,7 @@ from cloudhub.standalone.storage import Storage
 from cloudhub.standalone.writes import Request, Writer
 from cloudhub.store.engine import open_database
 from cloudhub.store.objects import ObjectStore
+from shared.files import write_atomically
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +104,7 @@ class StandaloneAPI:
 
     def write_kubeconfig(self, path: Path, *, server: str | None = None) -> None:
         """A kubeconfig of mode 0600. ``server``: another URL than `url`, for clients on other machines."""
-        write_private(path, self._kubeconfig(server or self.url).encode())
+        write_atomically(path, self._kubeconfig(server or self.url).encode())
 
     def _kubeconfig(self, server: str) -> str:
         user, context = f"{_CLUSTER}-admin", _CLUSTER

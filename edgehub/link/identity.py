@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from edgehub.files import PRIVATE_FILE, PUBLIC_FILE, sync_folder, write_atomically
 from edgehub.link.errors import IdentityError, IdentityMissing
+from shared.files import PRIVATE_FILE, PUBLIC_FILE, sync_folder, write_atomically
 
 NODE_PREFIX = "system:node:"
 

@@ -27,8 +27,8 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from edgehub.files import PRIVATE_FILE, private_folder
 from edgehub.tasks.model import Task, TaskState
+from shared.files import PRIVATE_FILE, private_folder
 from shared.wire import Operation, PullTemplate, Report
 
 log = structlog.get_logger(__name__)

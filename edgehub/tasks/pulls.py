@@ -110,7 +110,7 @@ class Puller:
             record = await self._runtime.status(image)
             if record is None:
                 credential = await self._credentials.credential(live, image)
-                log.info("pulling", job=live.task.job, image=image, credential=credential is not None)
+                log.info("pulling", job=live.task.job, image=image, anonymous=credential is None)
                 record = await self._runtime.pull(image, credential, progress=_follow(live, progress))
             else:
                 log.info("image is here already", job=live.task.job, image=image)

@@ -249,7 +249,10 @@ async def test_never_more_nodes_are_at_work_than_concurrency(cloud: Cloud, tmp_p
 async def test_jobs_whose_spec_is_wrong_fail_with_field_and_value(cloud: Cloud) -> None:
     wrong = {
         "no-images": (job("no-images", [], ["edge-1"]), ["images"]),
-        "bad-image": (job("bad-image", ["registry.example/UPPER:v1"], ["edge-1"]), ["images", "registry.example/UPPER:v1"]),
+        "bad-image": (
+            job("bad-image", ["registry.example/UPPER:v1"], ["edge-1"]),
+            ["images", "registry.example/UPPER:v1"],
+        ),
         "no-nodes": (job("no-nodes", ["image1"], []), ["nodeNames", "labelSelector"]),
         "bad-tolerance": (job("bad-tolerance", ["image1"], ["edge-1"], failureTolerate="7"), ["failureTolerate", "7"]),
         "bad-check": (job("bad-check", ["image1"], ["edge-1"], checkItems=["gpu"]), ["checkItems", "gpu"]),

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from edgehub.files import write_atomically
 from edgehub.show import size_text, status_text
 from edgehub.status import FolderLock, StatusError, StatusWriter, agent_runs, read_status
+from shared.files import write_atomically
 from tests.unit.edgehub.scripted import until
 
 

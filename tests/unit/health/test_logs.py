@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from cloudhub.logs import configure_logs
+from shared.cli import LogFormat
+from shared.logs import configure_logs
 
 
 @pytest.fixture(autouse=True)
@@ -21,16 +22,18 @@ def _restored() -> Iterator[None]:
 
 
 def test_json_lines_have_message_level_time_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logs(form="json")
+    configure_logs(form=LogFormat.JSON)
     structlog.get_logger().info("a node connected", node="edge-1")
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["level"], line["node"]) == ("a node connected", "info", "edge-1")
     assert line["timestamp"].endswith("Z")
 
 
-@pytest.mark.parametrize("form", ["json", "text"])
-def test_a_secret_is_never_written_nor_the_locals_of_a_traceback(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logs(form=form, debug=True)  # type: ignore[arg-type]
+@pytest.mark.parametrize("form", list(LogFormat))
+def test_a_secret_is_never_written_nor_the_locals_of_a_traceback(
+    form: LogFormat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(form=form, debug=True)
     password = "hunter" + str(2)
     structlog.get_logger().info("joined", token=password, Password=password, node="edge-1")
     try:
@@ -45,7 +48,7 @@ def test_a_secret_is_never_written_nor_the_locals_of_a_traceback(form: str, caps
 
 @pytest.mark.parametrize("debug", [True, False])
 def test_libraries_are_heard_from_warnings_on(debug: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logs(form="json", debug=debug)
+    configure_logs(form=LogFormat.JSON, debug=debug)
     logging.getLogger("kubernetes_asyncio.client.rest").debug("response body: hunter2")
     logging.getLogger("aiohttp").warning("slow")
     lines = capsys.readouterr().err.splitlines()
@@ -53,9 +56,9 @@ def test_libraries_are_heard_from_warnings_on(debug: bool, capsys: pytest.Captur
 
 
 def test_debug_shows_our_own_debug(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logs(form="text", debug=True)
+    configure_logs(form=LogFormat.TEXT, debug=True)
     structlog.get_logger().debug("seen")
-    configure_logs(form="text")
+    configure_logs(form=LogFormat.TEXT)
     structlog.get_logger().debug("unseen")
     said = capsys.readouterr().err
     assert "seen" in said

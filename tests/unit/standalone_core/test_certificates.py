@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,9 @@ import pytest
 from cryptography import x509
 
 from cloudhub.standalone import certificates
-from cloudhub.standalone.auth import Authenticator, load_token, write_private
+from cloudhub.standalone.auth import Authenticator, load_token
 from cloudhub.standalone.certificates import CertificateError, open_identity
+from shared.files import write_atomically
 
 
 def read(path: Path) -> x509.Certificate:
@@ -99,13 +101,13 @@ def test_only_the_token_is_let_in() -> None:
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    write_private(path, b"old")
+    write_atomically(path, b"old")
 
-    def full(self: Path, target: Path) -> Path:
+    def full(source: str, target: Path) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="no space"):
-        write_private(path, b"new")
+        write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [item.name for item in tmp_path.iterdir()] == ["file"]

@@ -1,8 +1,12 @@
-"""The hub's log: structlog to standard error, readable on a terminal or one JSON object a line.
+"""The programs' logs: structlog to standard error, readable on a terminal or one JSON object a line.
 
 Messages are constant, what varies stands in fields. A field whose name says that it holds a secret is never written,
 whoever logged it; tracebacks show no local variables. What libraries log with the standard library comes out in the
 same form from warnings on, at debug level too: kubernetes_asyncio prints whole bodies, and so Secrets, at its debug.
+
+An agent imports this before anything else that imports structlog: structlog looks for rich
+and greenlet and loads them when they are installed, which costs a node 6 MB of memory for coloured tracebacks and
+green threads that nobody sees. So both are hidden for that one import.
 """
 
 from __future__ import annotations
@@ -10,11 +14,17 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import structlog
+_hidden = [name for name in ("rich", "greenlet") if name not in sys.modules]
+for _name in _hidden:
+    sys.modules[_name] = None  # type: ignore[assignment]
+import structlog  # noqa: E402
 
-LogFormat = Literal["text", "json"]
+for _name in _hidden:
+    del sys.modules[_name]
+
+from shared.cli import LogFormat  # noqa: E402
 
 HIDDEN: Final = "[hidden]"
 _SECRET_FIELDS: Final = frozenset(
@@ -31,7 +41,7 @@ def configure_logs(*, form: LogFormat, debug: bool = False) -> None:
         hide_secrets,
     ]
     renderer: Any
-    if form == "json":
+    if form is LogFormat.JSON:
         common.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
     else:
