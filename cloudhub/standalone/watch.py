@@ -87,8 +87,7 @@ class Watch:
         if revision > self._storage.revision:
             # The client has seen a server that had more: a data directory of before. Waiting would hide all until then.
             raise Expired(revision, self._storage.revision)
-        if revision < self._collection.history.floor:
-            raise Expired(revision, self._collection.history.floor)
+        # One from before the history's reach is found out by the first read.
         self._cursor = revision
 
     async def _send_initial(self) -> None:

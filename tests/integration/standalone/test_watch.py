@@ -40,6 +40,18 @@ async def test_a_watch_from_a_list_misses_nothing(rest: Rest) -> None:
         assert await watch.next_name() == ("ADDED", "c")
 
 
+async def test_a_long_backlog_comes_once_and_in_order(rest: Rest) -> None:
+    await rest.post(NODES, node("a"))
+    revision = (await rest.get(NODES)).revision
+    for at in range(150):
+        assert (await rest.merge(f"{NODES}/a", {"metadata": {"labels": {"at": str(at)}}})).code == 200
+    async with rest.watch(NODES, resourceVersion=revision) as watch:
+        seen = [(await watch.next())[1]["metadata"]["labels"]["at"] for _ in range(150)]
+        assert seen == [str(at) for at in range(150)]
+        await rest.post(NODES, node("b"))
+        assert await watch.next_name() == ("ADDED", "b")
+
+
 async def test_watchers_at_once_see_the_same_order(rest: Rest) -> None:
     async def follow() -> list[str]:
         async with rest.watch(NODES) as watch:
