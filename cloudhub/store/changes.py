@@ -12,6 +12,7 @@ from typing import Final
 
 from cloudhub.store.records import Job, Outcome, TaskChange
 from cloudhub.taskmanager.lifecycle import (
+    DISPATCHES,
     JOB_OUTWARD,
     OUTWARD,
     Refusal,
@@ -47,10 +48,10 @@ class TaskRow:
     changed_at: float = 0.0
 
 
-def change_task(row: TaskRow, change: TaskChange) -> Outcome:
-    """Changes the row if the lifecycle has this event for it."""
+def change_task(row: TaskRow, job: Job, change: TaskChange) -> Outcome:
+    """Changes the row, and the job's tally with it, if the lifecycle has this event for it."""
     before = row.state
-    after = _next_state(row, change)
+    after = _next_state(row, job, change)
     if isinstance(after, Refusal):
         return Outcome(change, before, before, row.attempt, row.deadline, after)
     row.state = after
@@ -59,6 +60,7 @@ def change_task(row: TaskRow, change: TaskChange) -> Outcome:
     row.images = _images(change)
     row.changed_at = change.at
     _set_times(row, change)
+    job.tally.move(before, after)
     return Outcome(change, before, after, row.attempt, row.deadline)
 
 
@@ -68,18 +70,30 @@ def _images(change: TaskChange) -> str | None:
     return json.dumps([[image, ok, why[:MAX_REASON]] for image, ok, why in change.images], separators=(",", ":"))
 
 
-def _next_state(row: TaskRow, change: TaskChange) -> TaskState | Refusal:
+def _next_state(row: TaskRow, job: Job, change: TaskChange) -> TaskState | Refusal:
     if change.attempt is not None and change.attempt != row.attempt:
         return Refusal.OTHER_ATTEMPT
     if change.event is TaskEvent.TIMED_OUT and (row.deadline is None or row.deadline > change.at):
         # Between the search for late tasks and this transaction it went on, under another deadline.
         return Refusal.FINISHED if row.state.finished else Refusal.NO_EFFECT
+    if change.event in DISPATCHES and not _may_begin(job):
+        # Between the turn and this transaction the job was edited, or one more of its tasks failed.
+        return Refusal.NO_ROOM
     return advance(row.state, change.event)
+
+
+def _may_begin(job: Job) -> bool:
+    tally = job.tally
+    return (
+        not job.stopped
+        and tally.in_flight < job.concurrency
+        and not too_many_failed(tally.failed, tally.total, job.failure_tolerate)
+    )
 
 
 def _set_times(row: TaskRow, change: TaskChange) -> None:
     match change.event:
-        case TaskEvent.DISPATCHED | TaskEvent.DISPATCHED_TO_PULL:
+        case event if event in DISPATCHES:
             row.attempt += 1
             row.deadline = change.deadline
         case TaskEvent.POSTPONED if change.deadline is not None:

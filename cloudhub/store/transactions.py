@@ -7,7 +7,7 @@ Nothing here knows of tasks, waiting or the event loop; `cloudhub.store.queue` i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -255,6 +255,8 @@ def _apply_run(connection: Connection, commit: Commit, items: Sequence[Sequence[
 
 
 def _apply(connection: Connection, commit: Commit, changes: Sequence[TaskChange]) -> list[Outcome]:
+    uids = list({change.job_uid: None for change in changes})
+    jobs = {job.uid: job for job in read_jobs(connection, sql.SELECT_JOBS, names=json.dumps(uids))}
     rows = _read_tasks(connection, changes)
     decided_upon = {key: (row.state, row.attempt) for key, row in rows.items()}
     outcomes: list[Outcome] = []
@@ -263,12 +265,12 @@ def _apply(connection: Connection, commit: Commit, changes: Sequence[TaskChange]
         if row is None:
             outcomes.append(Outcome(change, refusal=Refusal.UNKNOWN_TASK))
         else:
-            outcomes.append(change_task(row, change))
+            outcomes.append(change_task(row, jobs[change.job_uid], change))
     done = [outcome for outcome in outcomes if outcome.refusal is None]
     if done:
         changed = {(outcome.change.job_uid, outcome.change.node) for outcome in done}
         _write_tasks(connection, [(*decided_upon[key], rows[key]) for key in changed])
-        _follow_up(connection, commit, done)
+        _follow_up(connection, commit, jobs, done)
     commit.outcomes += outcomes
     return outcomes
 
@@ -306,19 +308,15 @@ def _write_tasks(connection: Connection, changed: Sequence[tuple[TaskState, int,
         raise _LostRow("node_tasks")
 
 
-def _follow_up(connection: Connection, commit: Commit, done: Sequence[Outcome]) -> None:
-    """Counts, and what the counts decide: stop, end."""
-    uids = list({outcome.change.job_uid: None for outcome in done})
-    jobs = {job.uid: job for job in read_jobs(connection, sql.SELECT_JOBS, names=json.dumps(uids))}
+def _follow_up(connection: Connection, commit: Commit, jobs: Mapping[str, Job], done: Sequence[Outcome]) -> None:
+    """What the counts decide: stop, end."""
+    last: dict[str, float] = {}
     deciders: dict[str, Event | None] = {}
-    moments: dict[str, float] = {}
     for outcome in done:
         uid = outcome.change.job_uid
-        if outcome.before is not None and outcome.after is not None:
-            jobs[uid].tally.move(outcome.before, outcome.after)
+        last[uid] = outcome.change.at
         if outcome.after is TaskState.FAILED:
             deciders[uid] = OUTWARD[outcome.change.event][0]
-        moments[uid] = outcome.change.at
-    for uid, job in jobs.items():
-        _settle(connection, job, moments[uid], deciders.get(uid))
-    _store_jobs(connection, commit, list(jobs.values()))
+    for uid, at in last.items():
+        _settle(connection, jobs[uid], at, deciders.get(uid))
+    _store_jobs(connection, commit, [jobs[uid] for uid in last])

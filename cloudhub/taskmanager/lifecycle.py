@@ -67,6 +67,9 @@ class TaskEvent(StrEnum):
     """The job is given up: what has not begun will not."""
 
 
+DISPATCHES: Final = frozenset({TaskEvent.DISPATCHED, TaskEvent.DISPATCHED_TO_PULL})
+
+
 class Refusal(StrEnum):
     """Why an event changed nothing. The values are those of the label ``reason`` of the metric of refusals."""
 
@@ -77,6 +80,8 @@ class Refusal(StrEnum):
     """Late, or a repetition of the last report."""
     NO_EFFECT = "no_effect"
     """A repetition of an earlier report, or one for a task that is not in flight."""
+    NO_ROOM = "no_room"
+    """Of a dispatch: as many are in flight as the job's concurrency allows by now, or it is given up."""
 
 
 _S, _E = TaskState, TaskEvent

@@ -81,6 +81,12 @@ class LiveJobs:
     def named(self, name: str) -> LiveJob | None:
         return self._by_name.get(name)
 
+    def move_to_end(self, uid: str) -> None:
+        """It had its turn: when all are gone through next, it is the last."""
+        live = self._by_uid.pop(uid, None)
+        if live is not None:
+            self._by_uid[uid] = live
+
     def add(self, live: LiveJob) -> None:
         if not live.job.finished:
             self._by_uid[live.job.uid] = self._by_name[live.job.name] = live

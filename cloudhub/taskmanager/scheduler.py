@@ -73,7 +73,6 @@ class Scheduler:
         self._unready: dict[str, set[str]] = {}
         """By job: nodes that connected before the job's credentials were read."""
         self._cancels: deque[tuple[str, LiveTask, str]] = deque()
-        self._turn = 0
         self._started_at = clock.time()
 
     # --- What others tell; cheap, nothing happens until the loop comes to it ----------------------------------------
@@ -209,7 +208,7 @@ class Scheduler:
 
     async def _take_turns(self) -> bool:
         """One batch. False when there is nothing to do."""
-        rooms = self._rooms()
+        rooms = [live for live in self._live if live.room]
         if not rooms:
             return False
         most = max(LEAST_SLICE, min(BATCH // len(rooms), max(LOOK_AHEAD, *(2 * live.room for live in rooms))))
@@ -217,21 +216,13 @@ class Scheduler:
         changes: list[TaskChange] = []
         for live in rooms:
             changes += self._turns_of(live, pending.get(live.job.uid, ()))
+            self._live.move_to_end(live.job.uid)
             if len(changes) >= BATCH:
                 break
         if not changes:
             return False
         await self._send_dispatched(await self._store.apply(changes))
         return True
-
-    def _rooms(self) -> list[LiveJob]:
-        """Jobs of which more may be in flight, each time beginning elsewhere: none is always first."""
-        rooms = [live for live in self._live if live.room]
-        if rooms:
-            self._turn += 1
-            start = self._turn * 31 % len(rooms)
-            rooms = rooms[start:] + rooms[:start]
-        return rooms
 
     def _turns_of(self, live: LiveJob, nodes: Iterable[str]) -> list[TaskChange]:
         changes: list[TaskChange] = []

@@ -41,7 +41,9 @@ async def test_a_node_that_finished_while_the_hub_was_down_is_heard_even_after_i
     (asked,) = world.asked("a")
     world.clock.advance(50)
     await world.restart(reconnect=False)
-    world.clock.advance(30)
+    for _ in range(6):
+        await world.until_idle()
+        world.clock.advance(5)
     await world.until_idle()
     world.sessions.connect("a")
     await world.sessions.pull("a", asked)

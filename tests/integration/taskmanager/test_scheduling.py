@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudhub.taskmanager import scheduler
 from tests.integration.taskmanager.world import OURS, STOCK, Asked, FakeNode, World, open_world
 
 
@@ -79,6 +80,26 @@ async def test_jobs_take_turns(world: World) -> None:
     # When the fastest has five to go, the slowest is not far behind.
     assert min(done[f"job{job}"] for job in range(10)) > 10
     assert set(observer.most.values()) == {2}
+
+
+async def test_no_job_starves_when_there_are_more_than_a_batch_holds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "BATCH", 10)
+    observer = Observer(world)
+    jobs = [f"job{job:02}" for job in range(12)]
+    nodes = {job: [f"{job}n{number}" for number in range(10)] for job in jobs}
+    for names in nodes.values():
+        world.nodes.add(*names)
+    for job in jobs:
+        world.job(job, nodes=nodes[job], concurrency=10)
+    await world.until(lambda: len(world.status(jobs[-1])) > 0)
+    for names in nodes.values():
+        world.sessions.connect(*names, behaviour=observer.work)
+    for job in jobs:
+        await world.until_state("Successful", job, within=30)
+    begun = Counter(job for job, _ in observer.order[: len(observer.order) // 2])
+    assert min(begun[job] for job in jobs) > 0
 
 
 @pytest.mark.parametrize("features", [OURS, STOCK], ids=["our agent", "EdgeCore"])

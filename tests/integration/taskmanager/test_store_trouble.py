@@ -6,32 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cloudhub.store import writer
 from cloudhub.store.errors import StoreUnavailable
-from tests.integration.taskmanager.world import World
-
-
-class FullDisk:
-    """Every connection of the writer may not write, until there is space again."""
-
-    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._on = True
-        store_writer = world.store._writer
-        original = store_writer._connect
-
-        async def connect() -> AsyncConnection:
-            connection = await original()
-            await connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if self._on else 'OFF'}")
-            await connection.commit()
-            return connection
-
-        monkeypatch.setattr(store_writer, "_connect", connect)
-        monkeypatch.setattr(writer, "PROBE_SECONDS", 0.01)
-
-    def has_space(self) -> None:
-        self._on = False
+from tests.integration.taskmanager.world import FullDisk, World
 
 
 async def test_a_job_goes_on_when_there_is_space_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +18,8 @@ async def test_a_job_goes_on_when_there_is_space_again(world: World, monkeypatch
     world.sessions.connect(*names)
     world.job(nodes=names, concurrency=2)
     await world.until(lambda: world.asked("n0") and world.asked("n1"))
-    disk = FullDisk(world, monkeypatch)
+    disk = FullDisk(world.store)
+    monkeypatch.setattr(writer, "PROBE_SECONDS", 0.01)
     await world.sessions.obey(world.sessions.node("n0"), world.asked("n0")[0])
     await world.until(lambda: world.store.problem())
     world.job("later", nodes=["n5"])
@@ -66,7 +45,8 @@ async def test_what_nodes_work_on_meanwhile_is_not_sent_again(world: World, monk
     world.sessions.connect("a", "b")
     world.job(nodes=["away", "a", "b"], concurrency=2)
     await world.until(lambda: world.asked("a") and world.asked("b"))
-    disk = FullDisk(world, monkeypatch)
+    disk = FullDisk(world.store)
+    monkeypatch.setattr(writer, "PROBE_SECONDS", 0.01)
     # Its turn cannot be given back now.
     world.sessions.connect("away")
     await world.until(lambda: world.store.problem())

@@ -322,6 +322,27 @@ class FakeSessions:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+class FullDisk:
+    """No connection of the store's writer can write, until there is space again."""
+
+    def __init__(self, store: TaskQueue, *, full: bool = True) -> None:
+        self.full = full
+        writer: Any = store._writer
+        self._connect = writer._connect
+        writer._connect = self._limited
+
+    async def _limited(self) -> Any:
+        connection = await self._connect()
+        if self.full:
+            # Stays with the connection, which is thrown away when it has failed.
+            await connection.exec_driver_sql("PRAGMA query_only = ON")
+            await connection.commit()
+        return connection
+
+    def has_space(self) -> None:
+        self.full = False
+
+
 class World:
     def __init__(self, folder: Path, settings: TaskManagerSettings) -> None:
         self.path = folder / "queue.db"

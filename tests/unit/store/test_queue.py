@@ -243,6 +243,24 @@ async def test_edits_hold_from_then_on(queue: TaskQueue) -> None:
     assert job.tally == Tally(checking=1, failed=1, not_started=2)
 
 
+async def test_a_dispatch_beyond_what_the_job_allows_by_now_is_refused(queue: TaskQueue) -> None:
+    await queue.admit(new_job(nodes=6, concurrency=4, failure_tolerate="1"))
+    # Decided upon while there was room; the edit came first.
+    await queue.edit("u1", generation=2, concurrency=2, failure_tolerate="1", timeout_seconds=7, at=3.0)
+    outcomes = await queue.apply([change(f"n{number}", E.DISPATCHED) for number in range(4)])
+    assert [outcome.refusal for outcome in outcomes] == [None, None, Refusal.NO_ROOM, Refusal.NO_ROOM]
+    ended, begun = await queue.apply([change("n0", E.PULL_SUCCEEDED), change("n2", E.DISPATCHED)])
+    assert (ended.applied, begun.applied) == (True, True)
+
+
+async def test_nothing_is_begun_after_one_failure_too_many_even_in_the_same_transaction(queue: TaskQueue) -> None:
+    await queue.admit(new_job(nodes=3))
+    await queue.apply([change("n0", E.DISPATCHED)])
+    failed, begun = await queue.apply([change("n0", E.PULL_FAILED), change("n1", E.DISPATCHED)])
+    assert (failed.applied, begun.refusal) == (True, Refusal.NO_ROOM)
+    assert await rows(queue, "state") == {"n0": "Failed", "n1": "NotStarted", "n2": "NotStarted"}
+
+
 async def test_an_edit_of_a_job_that_has_ended_takes_over_its_generation_alone(queue: TaskQueue) -> None:
     await queue.admit(new_job(nodes=0, refusal="wrong"))
     await queue.edit("u1", generation=2, concurrency=9, failure_tolerate="1", timeout_seconds=7, at=3.0)
