@@ -93,7 +93,9 @@ def test_the_reasons_of_refusals_are_on_the_page() -> None:
     _, _, table = page.partition("| `reason` of `cloudhub_refusals_total` |")
     listed = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     ours = {reports.MALFORMED, reports.FOREIGN_NODE, reports.OVERFLOW}
-    assert listed == ours | {refusal.value for refusal in lifecycle.Refusal}
+    known = ours | {refusal.value for refusal in lifecycle.Refusal}
+    assert listed <= known
+    assert known - listed <= {"no_room"}, "that one is of a dispatch, which no report is"
 
 
 def test_the_paths_of_health_are_on_the_page() -> None:
