@@ -158,8 +158,6 @@ async def test_a_foreign_node_is_left_alone(client: KubeClient) -> None:
 
 async def test_leases_are_made_and_renewed(client: KubeClient) -> None:
     keeper = LeaseKeeper(client=client, names=lambda: ["edge-1"], interval=0.0)
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-node-lease"}}
-    await client.request("POST", "/api/v1/namespaces", body=body)
     path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/edge-1"
     await keeper.round()
     first = (await client.request("GET", path))["spec"]["renewTime"]
