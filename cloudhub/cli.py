@@ -153,7 +153,12 @@ def _parse_ttl(text: str) -> timedelta:
     match = _TTL.fullmatch(text)
     if match is None or not 0 < len(match[1]) < 9 or not int(match[1]):
         raise typer.BadParameter(f"{text!r} must be a number with s, m, h or d, such as 24h", param_hint="--ttl")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    ttl = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    from cloudhub.pki.tokens import MAX_TTL
+
+    if ttl > MAX_TTL:
+        raise typer.BadParameter(f"{text!r} is too long: it must be at most {MAX_TTL.days}d", param_hint="--ttl")
+    return ttl
 
 
 @app.command(

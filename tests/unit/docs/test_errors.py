@@ -26,7 +26,7 @@ NOT_THE_USERS: Final = {
     # Of one part of the programs to another.
     "there is neither a cluster nor a folder", "ssl_context does not ask for client certificates",
     "the join server is not running", "is a …, not a MetaData", "is no sha256 or sha512 digest",
-    "there is a check named", "Must be set before",
+    "there is a check named", "ttl of", "Must be set before",
     # To clients that are no agents; the page has some of them in a sentence of its own.
     "certificate request", "body is no certificate request", "body of … bytes is no certificate request",
     "header ExtKeyUsages", "key is on curve", "RSA key has", "key is neither P-256 nor RSA", "subject has",
