@@ -202,6 +202,22 @@ async def test_all_that_is_late_times_out_at_once(world: World) -> None:
     await world.until(lambda: all(world.sessions.node(name).cancelled for name in names))
 
 
+async def test_what_waited_for_a_busy_node_that_never_comes_back_ends_too(tmp_path: Path) -> None:
+    async with open_world(tmp_path, node_tasks=1) as world:
+        world.nodes.add("a")
+        world.sessions.connect("a")
+        for name in ("first", "second"):
+            world.job(name, nodes=["a"], timeoutSeconds=60)
+            await world.until(lambda name=name: world.entry("a", name))  # type: ignore[misc]
+        await world.until_published(lambda: world.entry("a", "second").get("reason"))
+        await world.restart(reconnect=False)
+        for name in ("first", "second"):
+            world.clock.advance(130)
+            await world.until_idle()
+            await world.until_state("Failed", name)
+            assert world.entry("a", name)["event"] == "TimeOut"
+
+
 # --- At every line ------------------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ def new_job(uid: str = "u1", *, nodes: int | list[str] = 3, **values: Any) -> Ne
         "name": f"job-{uid}",
         "generation": 1,
         "spec": "{}",
-        "concurrency": 10,
+        "concurrency": 1000,
         "failure_tolerate": "0.1",
         "timeout_seconds": 300,
         "tasks": [NewTask(name) for name in names],

@@ -266,7 +266,7 @@ async def test_an_edit_of_a_job_that_has_ended_takes_over_its_generation_alone(q
     await queue.edit("u1", generation=2, concurrency=9, failure_tolerate="1", timeout_seconds=7, at=3.0)
     job = await queue.job("u1")
     assert job is not None
-    assert (job.generation, job.concurrency, job.state, job.version) == (2, 10, State.FAILED, 2)
+    assert (job.generation, job.concurrency, job.state, job.version) == (2, 1000, State.FAILED, 2)
 
 
 async def test_a_stopped_job_keeps_the_reason_it_was_stopped_for(queue: TaskQueue) -> None:
