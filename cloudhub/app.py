@@ -16,12 +16,12 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import psutil
 import structlog
@@ -43,6 +43,7 @@ from cloudhub.taskmanager.ports import SessionInfo, SessionListener, Unavailable
 from shared.wire import Message
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 STOP_SECONDS: Final = 9.0
 """KubeEdge's operators, systemd and Kubernetes all wait longer; nobody should have to."""
@@ -100,7 +101,6 @@ async def run_standalone(options: StandaloneOptions) -> None:
             api.write_kubeconfig(folder / KUBECONFIG)
             async with _Hub(_standalone_config(options, addresses, names)) as parts:
                 await parts.connect(kubeconfig=str(folder / KUBECONFIG))
-                await ensure_crd(parts.client)
                 await parts.open(PKISources(folder=folder / PKI_FOLDER), register="schedulable")
                 _announce(options, api.url, parts)
                 await stopped.wait()
@@ -190,6 +190,7 @@ class _Hub:
                     # A cluster's node controller calls a Node without a Lease Unknown; ours has no such controller.
                     self._root("leases", LeaseKeeper(client=self.client, names=registrar.managed).run())
             if queue is not None:
+                await self._when_the_api_serves(lambda: ensure_crd(self.client))
                 listeners.append(self._open_task_manager(queue, nodes))
         if queue is None:
             log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
@@ -240,17 +241,22 @@ class _Hub:
         return manager
 
     async def _open_pki(self, sources: PKISources) -> PKI:
-        """Waits for an API server that is away: its Secrets hold the CA, and another CA would lock every node out."""
         hub = self._config.modules.cloudHub
+        # Waits for an API server that is away: its Secrets hold the CA, and another CA would lock every node out.
+        return await self._when_the_api_serves(
+            lambda: open_pki(
+                sources=sources,
+                addresses=hub.advertiseAddress,
+                dns_names=hub.dnsNames,
+                token_refresh=timedelta(hours=hub.tokenRefreshDuration),
+            )
+        )
+
+    async def _when_the_api_serves(self, work: Callable[[], Awaitable[T]]) -> T:
         delay = 1.0
         while True:
             try:
-                return await open_pki(
-                    sources=sources,
-                    addresses=hub.advertiseAddress,
-                    dns_names=hub.dnsNames,
-                    token_refresh=timedelta(hours=hub.tokenRefreshDuration),
-                )
+                return await work()
             except Unavailable as error:
                 self._starting = f"waiting for the Kubernetes API: {error}"
                 log.warning("waiting for the Kubernetes API", reason=str(error), seconds=delay)

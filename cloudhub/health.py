@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from cloudhub.listen.acceptor import listen
 from cloudhub.metrics import CONTENT_TYPE, Metrics
 from cloudhub.settings import ConfigError
 
@@ -84,14 +85,13 @@ class HealthServer:
         app.router.add_get("/metrics", self._serve_metrics)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN, keepalive_timeout=30.0)
         await runner.setup()
-        site = web.TCPSite(runner, self._host, self._port, backlog=32)
         try:
-            await site.start()
+            await web.SockSite(runner, listen(self._host, self._port)).start()
         except OSError as error:
             await runner.cleanup()
             raise ConfigError(
                 key="commonConfig.monitorServer.bindAddress",
-                problem=f"cannot listen on {self._host} port {self._port}: {error.strerror}",
+                problem=str(error.strerror),
                 right="a free port of an address of this machine",
             ) from error
         self._runner = runner

@@ -32,6 +32,8 @@ async def issue_token(
     from cloudhub.config import load_config
     from cloudhub.kube import KubeClient, SecretReader
 
+    if not await asyncio.to_thread(config.exists):
+        raise PKIError(f"there is no {config}; name it with --config, or the folder of a standalone with --data-dir")
     settings = load_config(config).config
     hub = settings.modules.cloudHub
     if await asyncio.to_thread(Path(hub.tlsCAFile).exists):

@@ -12,7 +12,7 @@ no task of this is left; guests that are settled are the caller's to end.
 from __future__ import annotations
 
 import asyncio
-import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -207,7 +207,8 @@ def listen(host: str, port: int) -> socket.socket:
             (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
         )
     except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "")
-        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror} {name}".strip()) from error
+        # create_server adds the address to the system's words, in Python's way.
+        problem = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {problem}") from error
     listening.setblocking(False)
     return listening

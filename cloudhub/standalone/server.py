@@ -22,6 +22,7 @@ import structlog
 import yaml
 from aiohttp import web
 
+from cloudhub.listen.acceptor import listen
 from cloudhub.standalone import discovery, errors, openapiproto
 from cloudhub.standalone.auth import Authenticator, load_token
 from cloudhub.standalone.certificates import ServerIdentity, open_identity
@@ -158,11 +159,12 @@ class StandaloneAPI:
         await runner.setup()
         self._closers.push_async_callback(runner.cleanup)
         self._closers.callback(endpoints.close)
-        site = web.TCPSite(runner, self._host, self._wanted_port, ssl_context=context)
+        listening = listen(self._host, self._wanted_port)
+        site = web.SockSite(runner, listening, ssl_context=context)
         await site.start()
         endpoints.address = f"{self._host}:{runner.addresses[0][1]}"
         self._port = int(runner.addresses[0][1])
-        log.info("standalone_api_listening", host=self._host, port=self._port)
+        log.info("serving the Kubernetes API", host=self._host, port=self._port)
 
 
 class Endpoints:

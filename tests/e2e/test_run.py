@@ -35,6 +35,7 @@ async def cluster() -> AsyncIterator[ClusterCloud]:
 async def node(cluster: ClusterCloud) -> AsyncIterator[Node]:
     node = Node(cluster, "edge-1")
     await node.start(wait=False)
+    await eventually("edge-1 is connected", lambda: _connected(node))
     yield node
     assert await node.program.stop() == 0, node.program.tail()
 
@@ -43,7 +44,6 @@ async def test_a_job_runs_on_a_node_that_has_a_session_and_no_node_object(
     cluster: ClusterCloud, node: Node, open_registry: Registry
 ) -> None:
     image = open_registry.push_image("run/plain").reference
-    await eventually("edge-1 is connected", lambda: _connected(node))
     await cluster.apply(job("plain", [image], ["edge-1"]))
     status = await cluster.finished("plain")
     assert status["state"] == "Successful", status
