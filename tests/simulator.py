@@ -1,7 +1,9 @@
 """Simulated edge nodes: they join and hold a session as a stock EdgeCore does, over real sockets, and pull nothing.
 
-A `Fleet` answers each dispatch after a delay of its own choosing and watches from outside how many node tasks of each
-job are at work at once. It speaks KubeEdge's wire and announces nothing, so what it meets is what an EdgeCore meets.
+A `Fleet` answers each dispatch after a delay of its own choosing and watches from outside how many nodes of each job
+are at work at once. It speaks KubeEdge's wire and announces nothing, so what it meets is what an EdgeCore meets; and as
+an EdgeCore it comes back after its hub was away, keeps no journal, works on after a lost link, and sends what it found
+meanwhile when there is a link again.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,12 +31,40 @@ Answer = Callable[[str, str], bool]
 """Job and node: whether the pull succeeds there."""
 
 
+RECONNECT_SECONDS = 0.2
+"""EdgeCore takes 30 s; nothing that is tested here depends on it."""
+
+
 def always(_job: str, _node: str) -> bool:
     return True
 
 
+class _Link:
+    """A node's way to its hub, which may be away."""
+
+    def __init__(self) -> None:
+        self._socket: ClientConnection | None = None
+        self._up = asyncio.Event()
+
+    def is_up(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._up.set()
+
+    def is_down(self) -> None:
+        self._socket = None
+        self._up.clear()
+
+    async def send(self, message: wire.Message) -> None:
+        """Waits for a link. As with EdgeCore, a message whose write fails is lost."""
+        await self._up.wait()
+        if self._socket is not None:
+            with contextlib.suppress(websockets.ConnectionClosed):
+                await self._socket.send(wire.encode(message))
+
+
 class Fleet:
-    """Nodes of one hub. ``files`` is a folder for their keys and certificates."""
+    """Nodes of one hub. ``files`` is a folder for their keys and certificates; ``mute`` nodes answer nothing, as an
+    EdgeCore without its taskManager module."""
 
     def __init__(
         self,
@@ -45,6 +75,7 @@ class Fleet:
         files: Path,
         seconds: float = 0.05,
         answer: Answer = always,
+        mute: Container[str] = (),
     ) -> None:
         self._websocket_port = websocket_port
         self._https_port = https_port
@@ -52,7 +83,10 @@ class Fleet:
         self._files = files
         self._seconds = seconds
         self._answer = answer
-        self.in_flight: Counter[str] = Counter()
+        self._mute = mute
+        self._at_work: defaultdict[str, set[str]] = defaultdict(set)
+        """By job: nodes that were asked and have not come to their end."""
+        self._ended: set[tuple[str, str]] = set()
         self.most_in_flight: Counter[str] = Counter()
         self.dispatched: Counter[tuple[str, str]] = Counter()
 
@@ -112,56 +146,64 @@ class Fleet:
                     session.cancel()
 
     async def _session(self, name: str, context: ssl.SSLContext, ready: asyncio.Semaphore) -> None:
+        """One link after another. What the node works on outlives the link on which it was asked."""
         url = f"wss://127.0.0.1:{self._websocket_port}/{wire.DEFAULT_PROJECT_ID}/{name}/events"
         headers = {
             wire.HEADER_NODE_ID: name,
             wire.HEADER_PROJECT_ID: wire.DEFAULT_PROJECT_ID,
             wire.HEADER_CONNECTION_USE: "msg",
         }
-        async with (
-            connect(url, ssl=context, additional_headers=headers, compression=None, proxy=None) as socket,
-            asyncio.TaskGroup() as tasks,
-        ):
-            await socket.send(wire.encode(wire.keepalive()))
-            ready.release()
-            with contextlib.suppress(websockets.ConnectionClosed):
-                async for frame in socket:
-                    message = wire.decode(frame)
-                    if message.route.operation in (wire.Operation.CHECK, wire.Operation.PULL):
-                        tasks.create_task(self._work(socket, message), name=f"task-{name}")
+        link = _Link()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                # The hub may be away (no listener), in the middle of its start, or killed in the middle of anything.
+                with contextlib.suppress(OSError, EOFError, websockets.WebSocketException):
+                    async with connect(
+                        url, ssl=context, additional_headers=headers, compression=None, proxy=None
+                    ) as socket:
+                        await socket.send(wire.encode(wire.keepalive()))
+                        link.is_up(socket)
+                        ready.release()
+                        async for frame in socket:
+                            message = wire.decode(frame)
+                            if message.route.operation in (wire.Operation.CHECK, wire.Operation.PULL):
+                                tasks.create_task(self._work(link, message), name=f"task-{name}")
+                link.is_down()
+                await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _work(self, socket: ClientConnection, message: wire.Message) -> None:
+    async def _work(self, link: _Link, message: wire.Message) -> None:
         job, node = wire.parse_task_resource(message.route.resource)
         template = wire.Dispatch.model_validate(message.content).imagePrePullTemplate
         self.dispatched[job, node] += 1
-        self.in_flight[job] += 1
-        self.most_in_flight[job] = max(self.most_in_flight[job], self.in_flight[job])
-        await self._report(socket, message, "Check", True, "")
-        await asyncio.sleep(self._seconds)
+        if node in self._mute:
+            return
+        if (job, node) not in self._ended:
+            self._at_work[job].add(node)
+            self.most_in_flight[job] = max(self.most_in_flight[job], len(self._at_work[job]))
+        await link.send(_report(message, "Check", True, ""))
+        if (job, node) not in self._ended:
+            await asyncio.sleep(self._seconds)
         succeeded = self._answer(job, node)
         results = [{"image": image, "status": str(succeeded), "reason": ""} for image in template.images]
-        # Before the report is sent: the hub may fill the slot as soon as it has read it.
-        self.in_flight[job] -= 1
-        await self._report(socket, message, "Pull", succeeded, json.dumps(results))
+        # Before the report is sent: the hub may fill the slot as soon as it has read it. A hub that was away asks again
+        # for what the node has done meanwhile; that takes no time and no slot.
+        self._at_work[job].discard(node)
+        self._ended.add((job, node))
+        await link.send(_report(message, "Pull", succeeded, json.dumps(results)))
 
-    async def _report(
-        self, socket: ClientConnection, message: wire.Message, action: str, succeeded: bool, extend: str
-    ) -> None:
-        content = {
-            "action": action,
-            "succ": succeeded,
-            "finishTime": wire.rfc3339(datetime.now(UTC)),
-            "reason": "",
-            "extend": extend,
-        }
-        await socket.send(
-            wire.encode(
-                wire.new_message(
-                    source=wire.Source.WEBSOCKET,
-                    group=wire.Group.HUB,
-                    resource=message.route.resource,
-                    operation=wire.Operation.REPORT,
-                    content=content,
-                )
-            )
-        )
+
+def _report(message: wire.Message, action: str, succeeded: bool, extend: str) -> wire.Message:
+    content = {
+        "action": action,
+        "succ": succeeded,
+        "finishTime": wire.rfc3339(datetime.now(UTC)),
+        "reason": "",
+        "extend": extend,
+    }
+    return wire.new_message(
+        source=wire.Source.WEBSOCKET,
+        group=wire.Group.HUB,
+        resource=message.route.resource,
+        operation=wire.Operation.REPORT,
+        content=content,
+    )

@@ -91,7 +91,8 @@ class TaskQueue:
     async def edit(
         self, uid: str, *, generation: int, concurrency: int, failure_tolerate: str, timeout_seconds: int, at: float
     ) -> None:
-        """The three settings from now on. A job that has ended takes over the generation alone."""
+        """The three settings from now on, for tasks that are under way too: their deadlines move with the timeout. A
+        job that has ended takes over the generation alone."""
 
         def change(job: Job) -> None:
             job.generation = generation

@@ -183,6 +183,22 @@ UPDATE_NOT_STARTED: Final = (
     )
 )
 
+MOVE_DEADLINES: Final = (
+    update(node_tasks)
+    .values(
+        deadline=node_tasks.c.deadline + bindparam("seconds"),
+        wait_deadline=node_tasks.c.wait_deadline + bindparam("seconds"),
+    )
+    .where(
+        and_(
+            node_tasks.c.job_uid == bindparam("of_job", type_=Text),
+            node_tasks.c.state.in_(
+                [literal_column(f"'{state}'") for state in ("Pending", "Waiting", "Checking", "Pulling")]
+            ),
+        )
+    )
+)
+
 _live = (
     node_tasks.c.job_uid,
     node_tasks.c.node,

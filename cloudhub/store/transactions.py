@@ -191,7 +191,10 @@ def _new_job(new: NewJob, states: Iterable[TaskState]) -> Job:
 def change_job(connection: Connection, commit: Commit, uid: str, change: Callable[[Job], None], at: float) -> None:
     """Changes the job's own columns, and does what follows from that. A job that is no more is left so."""
     for job in read_jobs(connection, sql.SELECT_JOBS, names=json.dumps([uid])):
+        timeout = job.timeout_seconds
         change(job)
+        if job.timeout_seconds != timeout:
+            execute(connection, sql.MOVE_DEADLINES, of_job=uid, seconds=job.timeout_seconds - timeout)
         if job.finished:
             job.version += 1
         else:

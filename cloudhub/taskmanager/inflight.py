@@ -55,6 +55,11 @@ class NodeTasks:
             self._parked.setdefault(node, set()).add(uid)
             self.look_again(node)
 
+    def __contains__(self, task: tuple[str, str]) -> bool:
+        """Whether this job was given to this node, and is not finished there."""
+        node, uid = task
+        return uid in self._tasks.get(node, ())
+
     def is_unsent(self, node: str, uid: str, serial: int) -> bool:
         """Whether the task is in flight and was not sent on this very session."""
         return self._tasks.get(node, {}).get(uid, serial) != serial

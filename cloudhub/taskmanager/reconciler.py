@@ -173,6 +173,8 @@ class Reconciler:
             timeout_seconds=timeout_seconds,
             at=self._clock.time(),
         )
+        if timeout_seconds > stored.timeout_seconds:
+            self._scheduler.prolonged(stored.uid)
 
 
 def _wrong_secret(name: SecretName, problem: str) -> InvalidSpec:

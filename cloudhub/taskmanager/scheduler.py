@@ -72,6 +72,9 @@ class Scheduler:
         """Nodes with a session that they did not have when we last looked."""
         self._unready: dict[str, set[str]] = {}
         """By job: nodes that connected before the job's credentials were read."""
+        self._prolonged: set[str] = set()
+        """Jobs whose nodes are to be told that they have more time."""
+        self._reminders: deque[LiveTask] = deque()
         self._cancels: deque[tuple[str, LiveTask, str]] = deque()
         self._started_at = clock.time()
 
@@ -93,6 +96,11 @@ class Scheduler:
         """The job was admitted, or its credentials have been read."""
         for node in self._unready.pop(uid, ()):
             self._connected[node] = None
+        self._wake.set()
+
+    def prolonged(self, uid: str) -> None:
+        """What is in flight of this job has more time than its nodes were told."""
+        self._prolonged.add(uid)
         self._wake.set()
 
     # --- The loop ---------------------------------------------------------------------------------------------------
@@ -136,7 +144,13 @@ class Scheduler:
         """One batch of the first thing that there is to do. False when there is nothing."""
         # A turn for everybody else first: sending alone waits for nothing.
         await asyncio.sleep(0)
-        return self._send_cancels() or await self._resume() or await self._release() or await self._take_turns()
+        return (
+            self._send_cancels()
+            or await self._remind()
+            or await self._resume()
+            or await self._release()
+            or await self._take_turns()
+        )
 
     async def _tick(self) -> None:
         while True:
@@ -188,6 +202,23 @@ class Scheduler:
         unsent = self._nodes.is_unsent(task.node, task.job_uid, session.serial)
         if unsent and self._send(live, session, task.state, task.attempt, left):
             _log.debug("sent again", job=live.job.name, node=task.node, attempt=task.attempt)
+
+    async def _remind(self) -> bool:
+        """Sends the dispatch once more to nodes that were given more time: ours go by the newest that they have been
+        told. An EdgeCore knows no time, and would begin anew."""
+        if self._prolonged:
+            uids = list(self._prolonged)
+            self._reminders.extend(await self._store.in_flight_of(uids))
+            self._prolonged.difference_update(uids)
+        now = self._clock.time()
+        for _ in range(min(BATCH, len(self._reminders))):
+            task = self._reminders.popleft()
+            live, session = self._live.get(task.job_uid), self._sessions.get(task.node)
+            if live is None or session is None or not session.features or task.deadline is None or not live.ready:
+                continue
+            if (task.node, task.job_uid) in self._nodes:
+                self._send(live, session, task.state, task.attempt, task.deadline - now)
+        return bool(self._reminders)
 
     # --- Turns ------------------------------------------------------------------------------------------------------
 
@@ -289,6 +320,8 @@ class Scheduler:
 
     async def _time_out(self) -> bool:
         """One batch. False when there is nothing (more) to do."""
+        if not len(self._live):
+            return False
         now = self._clock.time()
         late = [task for task in await self._store.late(now) if not self._may_still_return(task, now)]
         # The last of these ends its job, and who has ended is not among the live any more.
@@ -332,6 +365,7 @@ class Scheduler:
 
     def _cancel_removed(self, removed: Removed) -> None:
         self._unready.pop(removed.uid, None)
+        self._prolonged.discard(removed.uid)
         for task in removed.in_flight:
             self._nodes.discard(task.node, task.job_uid)
             self._cancels.append((removed.name, task, "the job was deleted"))
