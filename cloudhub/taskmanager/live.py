@@ -8,15 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+from pydantic_core import to_json
 
 from cloudhub.store.records import Job
-from cloudhub.taskmanager.spec import JobSpec
+from cloudhub.taskmanager.spec import InvalidSpec, JobSpec
 from shared.credentials import DockerConfig
 from shared.images import parse_reference
-from shared.wire import Dispatch, PullTemplate
+from shared.wire import MAX_FRAME_BYTES, Dispatch, PullTemplate
 
-NO_CREDENTIALS = DockerConfig()
+Credentials = Mapping[str, Mapping[str, str]]
+_ENVELOPE: Final = 4096
+"""Bytes of a dispatch beside images and credentials; no name in it is longer than 253."""
+
+
+def credentials_of(spec: JobSpec, config: DockerConfig) -> Credentials:
+    """For each image the one credential that is for its registry; nothing else of the Secret is kept. Raises
+    `InvalidSpec` when the job's message would be too large for any node."""
+    best = {image: config.best(parse_reference(image)) for image in spec.images}
+    chosen = {image: found.model_dump(exclude_defaults=True) for image, found in best.items() if found is not None}
+    size = len(to_json([spec.images, chosen])) + _ENVELOPE
+    if size > MAX_FRAME_BYTES:
+        raise InvalidSpec(
+            "imagePrePullTemplate.images",
+            f"{len(spec.images)} images with their credentials make a message of {size} bytes: "
+            f"it must be at most {MAX_FRAME_BYTES}; make more than one job of it",
+        )
+    return chosen
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,7 +44,7 @@ class LiveJob:
     spec: JobSpec
     ready: bool = False
     """Its credentials have been read, or it needs none. Before, nothing is sent for it."""
-    credentials: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    credentials: Credentials = field(default_factory=dict, repr=False)
     """By image; only images for which there is one."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """What nodes are sent, but for what is a node's own; for nodes that take credentials in the message."""
@@ -43,14 +62,8 @@ class LiveJob:
             return 0
         return max(0, min(self.job.concurrency - self.job.tally.in_flight, self.job.tally.pending))
 
-    def set_credentials(self, config: DockerConfig) -> None:
-        """For each image the one credential that is for its registry; nothing else of the Secret is kept."""
-        best = {image: config.best(parse_reference(image)) for image in self.spec.images}
-        self.credentials = {
-            image: credential.model_dump(exclude_defaults=True)
-            for image, credential in best.items()
-            if credential is not None
-        }
+    def set_credentials(self, credentials: Credentials) -> None:
+        self.credentials = credentials
         self.ready = True
 
     def _template(self, secret: str) -> dict[str, Any]:

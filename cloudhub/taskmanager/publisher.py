@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -35,6 +35,7 @@ class _Written:
     """What we wrote last of a job."""
 
     at: float
+    """When we last tried to."""
     digest: bytes
     version: int
     keys: set[str] = field(default_factory=set)
@@ -100,6 +101,7 @@ class Publisher:
         if written is None or written.digest != digest:
             problem = await self._write(job, status)
             if problem is not None:
+                self._note_failure(job)
                 return problem
         self._written[uid] = _Written(self._clock.time(), digest, job.version, set(status))
         return await self._mark(job)
@@ -128,6 +130,11 @@ class Publisher:
         if job.finished:
             _log.info("job ended", job=job.name, state=str(job.state), reason=job.reason)
         return None
+
+    def _note_failure(self, job: Job) -> None:
+        """An API that is away is not asked again at every change of the job, which may be thousands a second."""
+        before = self._written.get(job.uid) or _Written(0.0, b"", 0)
+        self._written[job.uid] = replace(before, at=self._clock.time())
 
     def _known_keys(self, job: Job) -> set[str]:
         """The keys that the object's status may have."""

@@ -22,7 +22,7 @@ from cloudhub.store.queue import TaskQueue
 from cloudhub.store.records import Job, NewJob, NewTask
 from cloudhub.taskmanager.clock import Clock
 from cloudhub.taskmanager.controller import DONE, Result, Retry
-from cloudhub.taskmanager.live import NO_CREDENTIALS, LiveJob, LiveJobs
+from cloudhub.taskmanager.live import Credentials, LiveJob, LiveJobs, credentials_of
 from cloudhub.taskmanager.ports import Forbidden, JobObject, Jobs, KubeError, Nodes, NotFound, Secrets, Sessions
 from cloudhub.taskmanager.scheduler import Scheduler
 from cloudhub.taskmanager.selection import select
@@ -75,7 +75,6 @@ class Reconciler:
         stored = await self._store.job_named(name)
         if stored is not None and (wanted is None or wanted.uid != stored.uid):
             _log.info("job is no more", job=name, uid=stored.uid)
-            self._live.discard(stored.uid)
             await self._store.remove(stored.uid)
             stored = None
         if wanted is not None and stored is None and wanted.status.get("state") not in _FINAL:
@@ -119,12 +118,12 @@ class Reconciler:
     def _new_job(self, wanted: JobObject, **values: Any) -> NewJob:
         return NewJob(uid=wanted.uid, name=wanted.name, generation=wanted.generation, at=self._clock.time(), **values)
 
-    async def _credentials(self, spec: JobSpec) -> DockerConfig:
+    async def _credentials(self, spec: JobSpec) -> Credentials:
         """Raises `InvalidSpec` for what the user has to mend."""
         if spec.image_secrets is None:
-            return NO_CREDENTIALS
+            return credentials_of(spec, DockerConfig())
         try:
-            return await self._read_secret(spec.image_secrets)
+            return credentials_of(spec, await self._read_secret(spec.image_secrets))
         except InvalidDockerConfig as error:
             raise _wrong_secret(spec.image_secrets, str(error)) from None
         except NotFound:
@@ -141,17 +140,26 @@ class Reconciler:
     async def _follow(self, wanted: JobObject, stored: Job) -> None:
         if stored.generation != wanted.generation:
             await self._edit(wanted, stored)
-        live = self._live.get(stored.uid)
+        live = self._live.get(stored.uid) or await self._adopt(stored)
         if live is None or live.ready:
             return
-        # First seen since the start. The Secret may have gone meanwhile; what runs may end, nothing more can begin.
+        # First seen since the start, or stored with an error. The Secret may have gone meanwhile; what runs may end, nothing more can begin.
         try:
             live.set_credentials(await self._credentials(live.spec))
         except InvalidSpec as error:
             _log.warning("job stopped", job=stored.name, uid=stored.uid, reason=str(error))
             await self._store.stop(stored.uid, reason=str(error), at=self._clock.time())
-            live.set_credentials(NO_CREDENTIALS)
+            live.set_credentials({})
         self._scheduler.ready(stored.uid)
+
+    async def _adopt(self, stored: Job) -> LiveJob | None:
+        """A job that was admitted although the store said that it could not be."""
+        spec = (await self._store.specs([stored.uid])).get(stored.uid)
+        if stored.finished or not spec:
+            return None
+        live = LiveJob(job=stored, spec=JobSpec.from_json(spec))
+        self._live.add(live)
+        return live
 
     async def _edit(self, wanted: JobObject, stored: Job) -> None:
         editable = stored.concurrency, stored.failure_tolerate, stored.timeout_seconds

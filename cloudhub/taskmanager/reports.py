@@ -149,6 +149,8 @@ class Reports:
             attempt = report.task.attempt
         else:
             attempt = None
+            if live is not None and _is_of_another_job(report, live.spec.images):
+                live, uid = None, ""
         images = _images_of(report, live.spec.images if live is not None else ())
         if event is TaskEvent.PULL_SUCCEEDED and not all(ok for _, ok, _ in images):
             event = TaskEvent.PULL_FAILED
@@ -216,6 +218,12 @@ class Reports:
     def _refuse(self, node: str, reason: str, **fields: str) -> None:
         self._metrics.refusals_total.count(reason)
         _log.info("a report changed nothing", node=node, reason=str(reason), **fields)
+
+
+def _is_of_another_job(report: Report, images: Sequence[str]) -> bool:
+    """An EdgeCore names no uid, but every image that it was asked for: an earlier job of this name had others."""
+    named = {result.image for result in report.images()} if report.action == "Pull" else set()
+    return bool(named) and named != set(images)
 
 
 def _images_of(report: Report, known: Sequence[str]) -> list[ImageOutcome]:

@@ -185,8 +185,9 @@ def _texts(field: str, value: object, most: int, longest: int) -> tuple[str, ...
     if len(value) > most:
         raise InvalidSpec(f"{_TEMPLATE}.{field}", f"{len(value)} entries are too many: it must be at most {most}")
     for place, text in enumerate(value):
-        if not isinstance(text, str) or not 1 <= len(text) <= longest:
-            raise _wrong(f"{field}[{place}]", text, f"a text of 1 to {longest} characters")
+        # A database keeps a text up to its first NUL, and two names would be one.
+        if not isinstance(text, str) or not 1 <= len(text) <= longest or not text.isprintable():
+            raise _wrong(f"{field}[{place}]", text, f"a text of 1 to {longest} printable characters")
     return tuple(dict.fromkeys(value))
 
 
