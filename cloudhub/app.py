@@ -1,9 +1,7 @@
 """The composition root: what a hub is made of, opened in order and closed in reverse.
 
 `run_hub` works against a Kubernetes API server, `run_standalone` brings one along, in this process; what lies between
-is the same. A root task that dies ends the process with its error. SIGTERM and SIGINT end it in order; what has not
-ended after `STOP_SECONDS` is named in the log and left behind, since an orchestrator would kill it anyway: everything
-that counts is committed before it is acknowledged.
+is the same. A root task that dies ends the process with its error (`cloudhub.process`).
 """
 
 from __future__ import annotations
@@ -13,15 +11,12 @@ import contextlib
 import gc
 import ipaddress
 import json
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 import psutil
 import structlog
@@ -33,6 +28,7 @@ from cloudhub.kube import JobInformer, KubeClient, LeaseKeeper, NodeInformer, No
 from cloudhub.metrics import Metrics
 from cloudhub.pki.join import JoinServer
 from cloudhub.pki.setup import PKI, PKISources, open_pki
+from cloudhub.process import Roots, process, started
 from cloudhub.sessions.server import SessionServer
 from cloudhub.settings import ConfigError
 from cloudhub.standalone.server import StandaloneAPI
@@ -45,8 +41,6 @@ from shared.wire import Message
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-STOP_SECONDS: Final = 9.0
-"""KubeEdge's operators, systemd and Kubernetes all wait longer; nobody should have to."""
 KUBECONFIG: Final = "kubeconfig"
 ENDPOINTS: Final = "endpoints.json"
 
@@ -74,7 +68,7 @@ async def run_hub(loaded: LoadedConfig, *, kubeconfig: Path | None = None) -> No
     hub = config.modules.cloudHub
     if not hub.enable:
         raise ConfigError(key="modules.cloudHub.enable", problem="is false, and this program is nothing else")
-    async with _process() as stopped, _Hub(config) as parts:
+    async with process() as told, _Hub(config) as parts:
         await parts.connect(kubeconfig=str(kubeconfig or config.kubeAPIConfig.kubeConfig))
         sources = PKISources(
             ca_file=Path(hub.tlsCAFile),
@@ -84,7 +78,7 @@ async def run_hub(loaded: LoadedConfig, *, kubeconfig: Path | None = None) -> No
             store=parts.secrets,
         )
         await parts.open(sources, register="unschedulable" if hub.registerNodes else "no")
-        await stopped.wait()
+        await told.wait()
 
 
 async def run_standalone(options: StandaloneOptions) -> None:
@@ -93,17 +87,17 @@ async def run_standalone(options: StandaloneOptions) -> None:
     await asyncio.to_thread(_private_folder, folder)
     (folder / ENDPOINTS).unlink(missing_ok=True)
     addresses, names = _names(options)
-    async with _process() as stopped:
+    async with process() as told:
         api = StandaloneAPI(
             data_dir=folder, host=options.address, port=options.api_port, extra_names=[*addresses, *names]
         )
-        async with _started(api):
+        async with started(api):
             api.write_kubeconfig(folder / KUBECONFIG)
             async with _Hub(_standalone_config(options, addresses, names)) as parts:
                 await parts.connect(kubeconfig=str(folder / KUBECONFIG))
                 await parts.open(PKISources(folder=folder / PKI_FOLDER), register="schedulable")
                 _announce(options, api.url, parts)
-                await stopped.wait()
+                await told.wait()
 
 
 # --- What a hub is made of ------------------------------------------------------------------------------------
@@ -119,7 +113,7 @@ class _Hub:
         self.health = Health()
         self._starting: str | None = "starting"
         self._stack = contextlib.AsyncExitStack()
-        self._roots = _Roots()
+        self._roots = Roots()
         self.client: KubeClient
         self.secrets: SecretReader
         self.pki: PKI
@@ -134,7 +128,7 @@ class _Hub:
         self.monitor = HealthServer(health=self.health, metrics=self.metrics, host=host, port=port)
         try:
             # First of all, so that one can ask why the rest does not come up; and last to go.
-            await self._stack.enter_async_context(_started(self.monitor))
+            await self._stack.enter_async_context(started(self.monitor))
             await self._stack.enter_async_context(self._roots)
         except BaseException:
             await self._stack.aclose()
@@ -196,7 +190,7 @@ class _Hub:
             log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
         self.sessions.listener = _FanOut(listeners)
         if hub.websocket.enable:
-            await self._stack.enter_async_context(_started(self.sessions))
+            await self._stack.enter_async_context(started(self.sessions))
         if hub.https.enable:
             self.join = JoinServer(
                 ca=self.pki.ca,
@@ -207,7 +201,7 @@ class _Hub:
                 certificate_life=timedelta(days=hub.edgeCertSigningDuration),
                 node_exists=self._node_exists,
             )
-            await self._stack.enter_async_context(_started(self.join))
+            await self._stack.enter_async_context(started(self.join))
         self._starting = None
         # What the start made stays for good: the collector need not look at it again, which took 100 ms each time.
         gc.collect()
@@ -298,76 +292,6 @@ class _NodesOnly:
 
     async def message_received(self, session: SessionInfo, message: Message) -> None:
         return
-
-
-# --- The process ----------------------------------------------------------------------------------------------
-
-
-class _Startable(Protocol):
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-
-
-@contextlib.asynccontextmanager
-async def _started(part: _Startable) -> AsyncIterator[None]:
-    await part.start()
-    try:
-        yield
-    finally:
-        await part.stop()
-
-
-class _Roots:
-    """Tasks that live as long as the block. One that ends in an error ends the block with it."""
-
-    def __init__(self) -> None:
-        self._group = asyncio.TaskGroup()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(self._group.create_task(work, name=name))
-
-    async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in reversed(self._tasks):
-            task.cancel()
-        await self._group.__aexit__(kind, error, trace)
-
-
-@contextlib.asynccontextmanager
-async def _process() -> AsyncIterator[asyncio.Event]:
-    """The event of being told to stop. From then on the block has `STOP_SECONDS` to end."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    deadlines: list[asyncio.TimerHandle] = []
-
-    def stop(name: str) -> None:
-        if not stopped.is_set():
-            log.info("stopping", signal=name)
-            deadlines.append(loop.call_later(STOP_SECONDS, _give_up))
-        stopped.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number.name)
-    try:
-        yield stopped
-    finally:
-        for deadline in deadlines:
-            deadline.cancel()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-    log.info("stopped")
-
-
-def _give_up() -> None:
-    still = sorted(task.get_name() for task in asyncio.all_tasks())
-    log.error("not stopped in time", seconds=STOP_SECONDS, tasks=still)
-    os._exit(1)
 
 
 # --- Standalone -----------------------------------------------------------------------------------------------

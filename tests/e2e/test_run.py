@@ -133,6 +133,21 @@ async def test_by_default_sessions_are_served_and_jobs_left_alone(tmp_path: Path
         await cloud.api.stop()
 
 
+async def test_a_hub_that_waits_for_the_api_says_so_and_stops_when_told() -> None:
+    with tempfile.TemporaryDirectory(prefix="e2e-") as folder:
+        cloud = ClusterCloud(Path(folder), {"taskManager": {"enable": True}})
+        await cloud.start_api()
+        await cloud.api.kill()
+        cloud.program.start()
+
+        async def waiting() -> bool:
+            return "waiting for the Kubernetes API" in (await cloud.monitor("/readyz"))[1]
+
+        await eventually("readyz says what is missing", waiting)
+        assert (await cloud.monitor("/healthz"))[0] == 200
+        assert await cloud.program.stop() == 0, cloud.program.tail()
+
+
 WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"cloudHub": {"nodeLimit": "many"}}, ["modules.cloudHub.nodeLimit", "'many'"]),
     ({"cloudHub": {"advertiseAddress": ["hub.example"]}}, ["modules.cloudHub.advertiseAddress", "hub.example"]),
