@@ -24,10 +24,20 @@ class InvalidEndpoint(ValueError):
     """``containerRuntimeEndpoint`` names no runtime; the text says what would be right."""
 
 
-def open_runtime(endpoint: str, *, image_store: Path, insecure_registries: Collection[str] = ()) -> ImageRuntime:
+QUERY_TIMEOUT: Final = 120.0
+"""kubelet's default for runtimeRequestTimeout."""
+
+
+def open_runtime(
+    endpoint: str,
+    *,
+    image_store: Path,
+    insecure_registries: Collection[str] = (),
+    query_timeout: float = QUERY_TIMEOUT,
+) -> ImageRuntime:
     """``unix:///path`` is a CRI runtime; empty or ``builtin`` the built-in store in the folder ``image_store``, which
     asks ``insecure_registries`` over plain http. Which registries a CRI runtime trusts so is its own configuration.
-    Raises `InvalidEndpoint`."""
+    ``query_timeout``: seconds that a CRI runtime has for each answer, pulls aside. Raises `InvalidEndpoint`."""
     if endpoint in ("", BUILTIN):
         from edgehub.runtime.oci import BuiltinStore
 
@@ -35,7 +45,7 @@ def open_runtime(endpoint: str, *, image_store: Path, insecure_registries: Colle
     socket = _socket(endpoint)
     from edgehub.runtime.cri.runtime import CRIRuntime
 
-    return CRIRuntime(socket=socket)
+    return CRIRuntime(socket=socket, query_timeout=query_timeout)
 
 
 def _socket(endpoint: str) -> Path:

@@ -1,9 +1,10 @@
 """Pulls the images of a task: what is here already is not fetched, what failed is tried again by its kind of error.
 
 Guarantee: each image has its own result. Errors that somebody must mend (denied, not found, malformed, no space) end
-an image at once; those of the way to the registry are tried ``retryTimes`` more, with backoff and jitter; a runtime
-that is away is waited for, until shortly before the task's deadline, and costs no retry. At most ``parallel`` images
-are in transfer over all tasks, and never the same image twice at once.
+an image at once; those of the way to the registry are tried ``retryTimes`` more, with backoff and jitter, and not
+before the registry wants to be asked again, which may be a wait that the deadline makes pointless; a runtime that is
+away is waited for, until shortly before the task's deadline, and costs no retry. At most ``parallel`` images are in
+transfer over all tasks, and never the same image twice at once.
 
 Where credentials come from is a `CredentialSource`: of our hub they come with the task. A CloudCore sends the name of a
 Secret, which is asked for through the session; such a source has its place here.
@@ -20,7 +21,14 @@ from typing import Protocol
 import structlog
 
 from edgehub.link.rules import Backoff, Uniform
-from edgehub.runtime.base import ImageRuntime, ImageRuntimeError, PullDenied, PullProgress, RuntimeUnavailable
+from edgehub.runtime.base import (
+    ImageRuntime,
+    ImageRuntimeError,
+    PullDenied,
+    PullProgress,
+    RuntimeUnavailable,
+    TransientPullError,
+)
 from edgehub.tasks.live import ImageProgress, ImageState, LiveTask
 from shared.wire import Credential
 
@@ -67,6 +75,7 @@ class Puller:
 
         async def work() -> None:
             for progress in waiting:  # shared: each image is taken by one of the workers
+                _end_if_cancelled()
                 reasons[progress.image] = await self._image(live, progress)
 
         async with asyncio.TaskGroup() as group:
@@ -81,6 +90,7 @@ class Puller:
             try:
                 await self._try(live, progress)
             except RuntimeUnavailable as error:
+                _end_if_cancelled()
                 delay = runtime_delay(live, self._uniform)
                 if delay is None:
                     return self._failed(live, progress, str(error))
@@ -89,8 +99,13 @@ class Puller:
                 reason = _explain(error, live, progress.image)
                 if not error.retryable or retries <= 0:
                     return self._failed(live, progress, reason)
+                _end_if_cancelled()
                 retries -= 1
-                delay = registry.next_delay()
+                asked = error.retry_after or 0.0 if isinstance(error, TransientPullError) else 0.0
+                if asked > live.seconds_left():
+                    reason += f"; it is to be left alone for {asked:g} s, and the task has {live.seconds_left():.0f} s"
+                    return self._failed(live, progress, reason)
+                delay = asked + registry.next_delay()  # jitter: it told all nodes the same
             except Exception as error:
                 log.exception("pull failed unexpectedly", job=live.task.job, image=progress.image)
                 return self._failed(live, progress, f"internal error of the agent: {type(error).__name__}")
@@ -127,6 +142,13 @@ def runtime_delay(live: LiveTask, uniform: Uniform) -> float | None:
     left = live.seconds_left()
     delay = uniform(0.5, 1.0) * min(MAX_RUNTIME_WAIT, max(1.0, left / 20))
     return delay if left - delay > min(10.0, left / 10) else None
+
+
+def _end_if_cancelled() -> None:
+    """An error in the midst of a cancelled pull's clean-up has hidden the cancellation: no other try follows it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _explain(error: ImageRuntimeError, live: LiveTask, image: str) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import structlog
 
@@ -20,6 +21,7 @@ from edgehub.tasks.live import ImageProgress, ImageState, LiveTask, Phase
 from edgehub.tasks.model import Task, TaskState, check_report, pull_report
 from edgehub.tasks.prechecks import PreChecks
 from edgehub.tasks.pulls import Puller, runtime_delay
+from edgehub.tasks.shield import to_the_end
 from shared.wire import Operation, Report
 
 log = structlog.get_logger(__name__)
@@ -27,7 +29,7 @@ log = structlog.get_logger(__name__)
 _MIB = 1 << 20
 TIME_IS_UP = "time is up"
 
-PutReport = Callable[[Task, Report, TaskState], Awaitable[None]]
+PutReport = Callable[[Task, Report, TaskState], Coroutine[Any, Any, None]]
 
 
 class Runner:
@@ -72,7 +74,9 @@ class Runner:
             if reason:
                 log.warning("checks failed", job=live.task.job, reason=reason)
                 return check_report(reason=reason, extras=extras)
-            await self._put(live.task, check_report(extras=extras), TaskState.PULLING)
+            live.checked = True  # from here on the final report is one of pulls, also when time is up during the commit
+            report = check_report(extras=extras)
+            await to_the_end(self._put(live.task, report, TaskState.PULLING), name=f"commit checks {live.task.job}")
         live.checked = True
         live.enter(Phase.PULLING)
         return pull_report(reasons=await self._puller.pull(live), extras=extras)
@@ -93,6 +97,8 @@ class Runner:
 
 def _timed_out(live: LiveTask) -> Report:
     what = "waited behind other tasks" if live.phase is Phase.QUEUED else "the checks did not end"
+    if live.phase is Phase.CHECKING and live.checked:
+        what = "the checks went well, and no pull had begun"
     return _ended(live, f"{TIME_IS_UP}: {what}")
 
 

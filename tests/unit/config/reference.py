@@ -81,7 +81,8 @@ EDGE_NOTES: Final = {
     "modules.edgeHub.websocket.handshakeTimeout": "How long connecting may take. Too short: slow links never connect.",
     "modules.edgeHub.websocket.writeDeadline": "How long one write may take before the link counts as dead.",
     "modules.edged.hostnameOverride": "The node's name, as in its certificate. Default: the machine's host name.",
-    "modules.edged.tailoredKubeletConfig.runtimeRequestTimeout": "Accepted; the agent has limits of its own.",
+    "modules.edged.tailoredKubeletConfig.runtimeRequestTimeout": "How long the runtime may take for each "
+    "answer; a pull has the task's time. Too short: a busy runtime counts as away. Not for `builtin`.",
     "modules.metaManager.enable": "Accepted; nothing changes.",
     "modules.metaManager.remoteQueryTimeout": "Accepted; credentials come with the task.",
 }

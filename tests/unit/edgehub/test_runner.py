@@ -285,3 +285,63 @@ def test_credentials_are_in_no_repr() -> None:
     secret = Credential(registry="r", username="u", password="sesame")
     live = LiveTask(task=task("a"), deadline=0, credentials={"a": secret})
     assert "sesame" not in repr(live) + repr(dispatch("a", credentials={"a": secret}))
+
+
+async def test_a_registry_that_asks_to_be_left_alone_is_left_alone_so_long_and_some_more(bench: Bench) -> None:
+    bench.runtime.errors["a"] = [TransientPullError("429", retry_after=20), TransientPullError("reset")]
+    report = await bench.run(bench.live("a", retries=2))
+    assert report.succ
+    assert bench.slept == [22.0, 4.0]
+
+
+async def test_a_registry_that_asks_for_more_than_the_time_left_ends_the_image_with_that_reason(bench: Bench) -> None:
+    bench.runtime.errors["a"] = [TransientPullError("the registry answered 429", retry_after=3600)]
+    report = await bench.run(bench.live("a", seconds=100, retries=5))
+    (result,) = report.images()
+    assert result.reason == "the registry answered 429; it is to be left alone for 3600 s, and the task has 100 s"
+    assert (bench.slept, len(bench.runtime.pulls)) == ([], 1)
+
+
+@pytest.mark.parametrize("hindrance", [OSError("disk"), TransientPullError("reset")])
+async def test_an_error_while_a_cancelled_pull_cleans_up_starts_no_other_pull(
+    bench: Bench, hindrance: Exception
+) -> None:
+    class Untidy(ScriptedRuntime):
+        async def pull(self, *arguments: Any, **options: Any) -> Any:
+            try:
+                return await super().pull(*arguments, **options)
+            except asyncio.CancelledError:
+                raise hindrance from None
+
+    bench = Bench(parallel_pulls=1)
+    bench.runtime.__class__ = Untidy
+    bench.runtime.held["a"] = asyncio.Event()
+    running = asyncio.ensure_future(bench.run(bench.live("a", "b", "c", retries=5)))
+    await bench.runtime.started.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [image for image, _ in bench.runtime.pulls] == ["a"]
+
+
+async def test_time_that_is_up_while_the_checks_are_committed_ends_the_pulls_and_keeps_the_commit(bench: Bench) -> None:
+    live = bench.live("a")
+    live_put = bench.put
+    committing = asyncio.Event()
+    committed = asyncio.Event()
+
+    async def put(_task: Task, report: Report, state: TaskState) -> None:
+        committing.set()
+        await committed.wait()
+        live_put.append((report.action, report.succ, state))
+
+    bench.runner._put = put
+    running = asyncio.ensure_future(bench.run(live))
+    await committing.wait()
+    live.prolong(asyncio.get_running_loop().time())
+    await asyncio.sleep(0.01)
+    committed.set()
+    report = await running
+    assert bench.put == [("Check", True, TaskState.PULLING)]
+    assert (report.action, report.succ) == ("Pull", False)
+    assert "time is up" in report.images()[0].reason

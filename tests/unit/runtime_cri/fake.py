@@ -31,6 +31,7 @@ class FakeRuntime:
         self.pull_cancelled = asyncio.Event()
         self.filesystems: list[str] = []
         self.query_fails: tuple[grpc.StatusCode, str] | None = None
+        self.query_hangs = False
 
     async def version(self, request: cri.VersionRequest, context: Any) -> cri.VersionResponse:
         await self._maybe_fail(context)
@@ -65,6 +66,8 @@ class FakeRuntime:
         return cri.PullImageResponse(image_ref=self.pull_answers(image))
 
     async def _maybe_fail(self, context: Any) -> None:
+        if self.query_hangs:
+            await asyncio.Event().wait()
         if self.query_fails is not None:
             await context.abort(*self.query_fails)
 

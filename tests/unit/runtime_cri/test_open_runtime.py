@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from edgehub.runtime import InvalidEndpoint, open_runtime
 from edgehub.runtime.base import RuntimeUnavailable
 from edgehub.runtime.cri.runtime import CRIRuntime
 from edgehub.runtime.oci import BuiltinStore
+from tests.unit.runtime_cri.fake import FakeRuntime
 
 
 @pytest.mark.parametrize("endpoint", ["", "builtin"])
@@ -25,6 +27,17 @@ async def test_a_unix_endpoint_is_a_cri_runtime_that_need_not_be_there_yet(tmp_p
     assert isinstance(runtime, CRIRuntime)
     with pytest.raises(RuntimeUnavailable, match=r"unix:///nowhere/containerd\.sock"):
         await runtime.version()
+    await runtime.close()
+
+
+async def test_a_runtime_that_does_not_answer_is_away_after_the_configured_time(
+    fake: FakeRuntime, socket: Path, tmp_path: Path
+) -> None:
+    fake.query_hangs = True
+    runtime = open_runtime(f"unix://{socket}", image_store=tmp_path, query_timeout=0.2)
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeUnavailable, match="Deadline Exceeded"):
+            await runtime.filesystem()
     await runtime.close()
 
 

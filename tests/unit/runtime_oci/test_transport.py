@@ -94,6 +94,8 @@ def test_retry_after_is_read_in_both_forms_and_bounded() -> None:
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     assert retry_after("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
     assert retry_after("Wed, 99 Oct 2015 99:28:00 GMT") is None
+    assert retry_after(f"Wed, 21 Oct {10**30} 07:28:00 GMT") is None
+    assert retry_after(f"Wed, 21 Oct 2015 07:28:00 +{10**20}") is None
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
