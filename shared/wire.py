@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 MAX_FRAME_BYTES: Final = 1 << 20
@@ -76,7 +76,17 @@ class Operation(StrEnum):
 
 ShortText = Annotated[str, StringConstraints(max_length=256)]
 ResourceText = Annotated[str, StringConstraints(max_length=1024)]
-ReasonText = Annotated[str, StringConstraints(max_length=4096)]
+MAX_REASON: Final = 4096
+
+
+def _cut(reason: Any) -> Any:
+    return reason[:MAX_REASON] if isinstance(reason, str) else reason
+
+
+ReasonText = Annotated[str, BeforeValidator(_cut)]
+"""Cut, not refused: a node that repeats a whole page of its proxy has still ended its task."""
+Attempt = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
+"""Both sides keep it in a database, whose integers end somewhere."""
 
 
 class WireError(ValueError):
@@ -231,10 +241,10 @@ class TaskExtras(_Wire):
     ignores it."""
 
     job_uid: ShortText
-    attempt: int = Field(ge=1)
+    attempt: Attempt
     timeout_seconds: int = Field(ge=1)
     """Whole seconds left until the hub gives the task up, counted from when this message was sent."""
-    credentials: dict[str, Credential] = Field(default_factory=dict, max_length=256, repr=False)
+    credentials: dict[str, Credential] = Field(default_factory=dict, max_length=1000, repr=False)
     """By image reference as it stands in the template. Only sent to peers with `Feature.CREDENTIALS`."""
 
 
@@ -272,7 +282,7 @@ class ReportExtras(_Wire):
     """What our agent adds to KubeEdge's report: which job and attempt it speaks of."""
 
     job_uid: ShortText
-    attempt: int = Field(ge=1)
+    attempt: Attempt
 
 
 class Report(_Wire):
@@ -302,7 +312,7 @@ class Cancel(_Wire):
     """Content of `Operation.CANCEL` (hub to agent, `Feature.CANCEL`): stop this task and forget it."""
 
     job_uid: ShortText
-    attempt: int = Field(ge=1)
+    attempt: Attempt
     reason: ReasonText = ""
 
 

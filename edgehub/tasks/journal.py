@@ -4,10 +4,10 @@ Problem: a node may lose power at any moment, and a result that was paid for wit
 lost or fetched again.
 
 Guarantee: what a call has returned from survives a power cut (WAL, synchronous=FULL). A question, its state and its
-report change in one transaction. Finished entries are kept for 30 days and at most 1000 of them, so the file stays
-small. A corrupt file, or one of a newer version, is moved aside with a line in the log and the agent goes on with an
-empty journal: the hub asks again, and images that are here are not fetched again. A full disk is a `JournalError`, and
-the next call tries anew.
+report change in one transaction. Entries are kept for 30 days, longer if the hub has not acknowledged their report,
+and at most 1000 of them, so the file stays small. A corrupt file, or one of a newer version, is moved aside with a
+line in the log and the agent goes on with an empty journal: the hub asks again, and images that are here are not
+fetched again. A full disk is a `JournalError`, and the next call tries anew.
 
 Never in it: credentials. Not here: a second process; the agent's lock on its folder sees to that.
 """
@@ -173,9 +173,14 @@ class JournalFile:
 
     def _prune(self, db: sqlite3.Connection) -> None:
         """In the transaction of a new entry, so the file never grows past its bound."""
-        db.execute("DELETE FROM tasks WHERE changed_at < ?", (self._now() - KEEP_SECONDS,))
+        # Not by the clock alone: on a machine without a battery it may jump by years, and what the hub has not got
+        # yet would go with its task.
         db.execute(
-            "DELETE FROM tasks WHERE key IN (SELECT key FROM tasks ORDER BY changed_at DESC LIMIT -1 OFFSET ?)",
+            "DELETE FROM tasks WHERE changed_at < ? AND key NOT IN (SELECT key FROM reports)",
+            (self._now() - KEEP_SECONDS,),
+        )
+        db.execute(
+            "DELETE FROM tasks WHERE key IN (SELECT key FROM tasks ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
             (KEEP_FINISHED,),
         )
 
@@ -189,7 +194,12 @@ class JournalFile:
                 self.close()
                 if last_try or not _is_corrupt(error):
                     raise JournalError(f"the journal {self._path} cannot be used: {_text(error)}") from error
-                self._move_aside(str(error))
+                try:
+                    self._move_aside(str(error))
+                except OSError as hindrance:
+                    raise JournalError(
+                        f"the journal {self._path} is damaged and cannot be moved aside: {_text(hindrance)}"
+                    ) from hindrance
         raise AssertionError  # pragma: no cover
 
     def _open(self) -> sqlite3.Connection:

@@ -24,6 +24,7 @@ from shared.wire import Feature, Group, Operation, Report, Source, new_message
 log = structlog.get_logger(__name__)
 
 RESEND_AFTER = 60.0
+MAX_UNJOURNALED = 1000
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -65,6 +66,9 @@ class Outbox:
     def put_unjournaled(self, *, key: str, resource: str, report: Report) -> None:
         """For an answer that may be lost: a task that was refused is asked again. Takes the place of the former one."""
         self._pending = [pending for pending in self._pending if pending.key != key or pending.stored is not None]
+        answers = [pending for pending in self._pending if pending.stored is None]
+        if len(answers) >= MAX_UNJOURNALED:  # a hub that asks and asks, and acknowledges nothing
+            self._pending.remove(answers[0])
         self._pending.append(_Pending(key=key, resource=resource, report=report, stored=None))
         self._wake.set()
 

@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 STOP_TIMEOUT = 10.0
 KEEP_FINISHED = 10
+MAX_TIMEOUT = 10 * 365 * 86_400
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +209,8 @@ class TaskService:
             await self._outbox.put(task, final, TaskState.FINISHED)
 
     def _deadline(self, extras: TaskExtras | None) -> float:
-        seconds = float(extras.timeout_seconds) if extras is not None else self._task_timeout
+        # Bounded, so that it is still a date: a number out of a hub must not end the agent.
+        seconds = min(extras.timeout_seconds, MAX_TIMEOUT) if extras is not None else self._task_timeout
         return asyncio.get_running_loop().time() + seconds
 
     # --- Refusal: not in the journal, for the hub may ask again and then all may be well

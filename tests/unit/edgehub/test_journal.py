@@ -139,14 +139,18 @@ def test_old_entries_go(journal: JournalFile, clock: Clock) -> None:
     assert journal.get("new") is not None
 
 
-def test_it_keeps_a_bounded_number_of_entries(journal: JournalFile, clock: Clock) -> None:
-    for number in range(KEEP_FINISHED + 20):
+def test_it_keeps_a_bounded_number_of_entries(
+    journal: JournalFile, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert KEEP_FINISHED == 1000
+    monkeypatch.setattr("edgehub.tasks.journal.KEEP_FINISHED", 50)
+    for number in range(70):
         clock.now += 1
         asked = task("a", uid=f"uid-{number}")
         journal.accept(asked)
     entries = journal.latest(10_000)
-    assert len(entries) == KEEP_FINISHED
-    assert entries[0].task.key == f"uid-{KEEP_FINISHED + 19}"
+    assert len(entries) == 50
+    assert entries[0].task.key == "uid-69"
 
 
 @pytest.mark.parametrize("garbage", [b"no database at all" * 1000, b"SQLite format 3\0" + b"\xff" * 8192])
@@ -223,3 +227,38 @@ async def test_the_event_loops_journal_does_the_same_in_its_thread(path: Path) -
     assert [item.task for item in await journal.pending_reports()] == [asked]
     assert [entry.state for entry in await journal.latest(5)] == [TaskState.FINISHED]
     await journal.close()
+
+
+def test_a_corrupt_file_that_cannot_be_moved_aside_is_a_journal_error(path: Path, clock: Clock) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"no database at all" * 1000)
+    (path.parent / "journal.db.corrupt" / "in the way").mkdir(parents=True)
+    journal = JournalFile(path, now=clock)
+    with pytest.raises(JournalError, match="is damaged and cannot be moved aside: Is a directory"):
+        journal.accept(task("a"))
+    journal.close()
+
+
+def test_a_clock_that_jumps_forgets_nothing_that_the_hub_has_not_got(journal: JournalFile, clock: Clock) -> None:
+    clock.now = 0.0  # no battery
+    for uid in ("told", "untold"):
+        journal.accept(task("a", uid=uid))
+        journal.report(task("a", uid=uid), pull_report(reasons={"a": ""}, extras=None), TaskState.FINISHED)
+    journal.forget_report(1)
+    clock.now = 60 * 365 * 86_400.0
+    journal.accept(task("a", uid="new"))
+    assert [stored.task.key for stored in journal.pending_reports()] == ["untold"]
+    assert journal.get("told") is None
+
+
+def test_entries_from_a_future_that_was_wrong_do_not_push_the_new_ones_out(
+    journal: JournalFile, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgehub.tasks.journal.KEEP_FINISHED", 3)
+    clock.now *= 1000
+    for number in range(3):
+        journal.accept(task("a", uid=f"future-{number}"))
+    clock.now /= 1000
+    journal.accept(task("a", uid="now"))
+    assert journal.get("now") is not None
+    assert journal.get("future-0") is None

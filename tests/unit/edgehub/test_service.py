@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from edgehub.tasks.journal import Journal
 from edgehub.tasks.live import Phase
-from edgehub.tasks.model import TaskState
-from edgehub.tasks.outbox import RESEND_AFTER, Outbox
+from edgehub.tasks.model import TaskState, check_report
+from edgehub.tasks.outbox import MAX_UNJOURNALED, RESEND_AFTER, Outbox
 from edgehub.tasks.prechecks import Limits, PreChecks, ThisMachine
 from edgehub.tasks.pulls import DispatchedCredentials, Puller
 from edgehub.tasks.runner import Runner
@@ -26,6 +29,7 @@ from tests.unit.edgehub.scripted import (
     ScriptedRuntime,
     dispatch,
     full_disk,
+    record,
     task,
     until,
 )
@@ -439,3 +443,60 @@ async def test_a_result_in_the_middle_of_its_commit_survives_the_stop(node: Node
     await node.ask("a")
     await until(lambda: channel.reports[-1:] == [PULLED])
     assert len(node.runtime.pulls) == 1
+
+
+async def test_a_task_that_did_not_stop_in_time_does_not_overwrite_its_next_attempt(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stubborn(ScriptedRuntime):
+        async def pull(self, image: str, *arguments: Any, **options: Any) -> Any:
+            self.pulls.append((image, None))
+            self.started.set()
+            while not self.held["a"].is_set():
+                try:
+                    await self.held["a"].wait()
+                except asyncio.CancelledError:
+                    continue
+            self.present[image] = record(image)
+            return self.present[image]
+
+    monkeypatch.setattr("edgehub.tasks.service.STOP_TIMEOUT", 0.05)
+    node.runtime.__class__ = Stubborn
+    channel = node.connect(*ALL_FEATURES)
+    await node.hold("a")
+    await node.ask("a", attempt=2)
+    node.runtime.held["a"].set()
+    await until(lambda: ("Pull", True) in channel.reports)
+    pulled = [message for message in channel.sent if message.content["action"] == "Pull"]
+    assert [message.content["task"]["attempt"] for message in pulled] == [2]
+    entry = await node.journal.get("uid-1")
+    assert entry is not None
+    assert (entry.task.attempt, entry.state) == (2, TaskState.FINISHED)
+
+
+async def test_a_time_limit_beyond_the_calendar_is_served_like_a_long_one(node: Node) -> None:
+    node.runtime.held["a"] = asyncio.Event()
+    await node.ask("a", timeout=10**30)
+    await node.runtime.started.wait()
+    (live,) = node.service.live
+    assert datetime.fromtimestamp(time.time() + live.seconds_left(), UTC).year < 2100
+
+
+async def test_an_attempt_that_no_database_can_hold_is_refused_at_the_door(node: Node) -> None:
+    channel = node.connect(*ALL_FEATURES)
+    content = dispatch("a").model_dump(mode="json", exclude_none=True)
+    content["task"]["attempt"] = 10**30
+    with capture_logs() as logs:
+        await node.tell("job", Operation.CHECK, content)
+    assert [entry["reason"] for entry in logs if "task.attempt: " in entry.get("reason", "")] != []
+    assert not list(node.service.live)
+    assert channel.reports == []  # it could not be said which attempt is refused
+    await node.ask("a")
+    await until(lambda: channel.reports == [("Check", True), ("Pull", True)])
+
+
+async def test_refusals_that_nobody_acknowledges_do_not_pile_up(node: Node) -> None:
+    node.outbox.connected(RecordingChannel(*ALL_FEATURES))
+    for number in range(MAX_UNJOURNALED + 5):
+        node.outbox.put_unjournaled(key=f"k{number}", resource="r", report=check_report(reason="no", extras=None))
+    assert node.outbox.waiting == MAX_UNJOURNALED
