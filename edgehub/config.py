@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
@@ -285,6 +285,26 @@ def check_http_server(value: str) -> str:
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses aliases, with which a small file can unfold without end, and doubled keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "YAML aliases (*name) are not supported", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"key {key.value[:80]!r} is given twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """The file's YAML mapping, not validated. Raises `ConfigError`."""
     try:
@@ -295,8 +315,8 @@ def read_document(path: Path) -> dict[str, Any]:
     if len(data) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path} has more than {MAX_CONFIG_BYTES} bytes; it is no edgecore.yaml")
     try:
-        document = yaml.safe_load(data)
-    except yaml.YAMLError as error:
+        document = yaml.load(data, _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date such as 2026-13-99 is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         raise ConfigError(f"{path}{where} is no YAML: {getattr(error, 'problem', None) or 'cannot be read'}") from None
@@ -329,7 +349,10 @@ def parse_config(document: Mapping[str, Any], path: Path) -> EdgeCoreConfig:
 def _problem(problem: Mapping[str, Any]) -> str:
     parts = [str(part) for part in problem["loc"]]
     key = ".".join(parts)
-    value = "" if parts and parts[-1] in _SECRET_KEYS else f" is {repr(problem['input'])[:80]}; it"
+    shown = repr(problem["input"])
+    # Also where a whole section is of the wrong kind and has the secret inside of it.
+    hidden = not _SECRET_KEYS.isdisjoint(parts) or any(secret in shown for secret in _SECRET_KEYS)
+    value = "" if hidden else f" is {shown[:80]}; it"
     what = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
     unit = _description(parts)
     return f"{key}{value} {what[:1].lower()}{what[1:]}" + (f" ({unit})" if unit else "")

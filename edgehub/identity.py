@@ -77,9 +77,11 @@ def _forget_token(path: Path) -> None:
     try:
         before = path.read_text(encoding="utf-8")
         write_atomically(path, without_token(before).encode())
-    except OSError as error:
-        # A read-only mount, say. The node works; who can read the file can use the token until it ends.
-        log.warning("token not removed", path=str(path), error=error.strerror)
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError) as error:
+        # A read-only mount, say, or somebody edits the file just now. The node works; who can read the file can use
+        # the token until it ends. No text of the error: it may be a line of the file.
+        why = error.strerror if isinstance(error, OSError) else type(error).__name__
+        log.warning("token not removed", path=str(path), error=why)
     else:
         log.info("token removed", path=str(path))
 

@@ -176,3 +176,27 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 def test_the_join_servers_port_is_filled_in() -> None:
     assert check_http_server("https://hub.example/") == "https://hub.example:10002"
     assert check_http_server("https://[::1]:7") == "https://[::1]:7"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["modules: {edgeHub: [{token: sesame}]}", 'modules: {edgeHub: "token: sesame"}', "modules: [{token: sesame}]"],
+)
+def test_a_token_inside_of_what_is_wrong_is_not_repeated_either(tmp_path: Path, text: str) -> None:
+    message = _error(tmp_path, text)
+    assert "sesame" not in message
+    assert "modules" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("modules: {a: &x [1], b: *x}", "aliases"),
+        ("modules: {edgeHub: {heartbeat: 3, heartbeat: 4}}", "key 'heartbeat' is given twice"),
+        ("modules: {edged: {hostnameOverride: 2026-13-99}}", "is no YAML"),
+    ],
+)
+def test_yaml_that_could_be_meant_otherwise_is_refused_by_its_file(tmp_path: Path, text: str, words: str) -> None:
+    message = _error(tmp_path, text)
+    assert words in message
+    assert str(tmp_path) in message
