@@ -26,7 +26,7 @@ from edgehub.link.join import renew
 from edgehub.link.rotation import Rotation
 from edgehub.runtime import open_runtime
 from edgehub.runtime.base import ImageRuntime, ImageRuntimeError, RuntimeVersion
-from edgehub.status import FolderLock, StatusWriter
+from edgehub.status import STATUS_FILE, FolderLock, StatusWriter
 from edgehub.tasks.journal import Journal
 from edgehub.tasks.live import LiveTask
 from edgehub.tasks.outbox import Outbox
@@ -36,11 +36,12 @@ from edgehub.tasks.runner import Runner
 from edgehub.tasks.service import FinishedTask, TaskService
 from edgehub.version import VERSION
 from shared import wire
+from shared.files import remove_leftovers
 from shared.wire import NodeInfo
 
 log = structlog.get_logger(__name__)
 
-STOP_WITHIN: Final = 7.0
+STOP_WITHIN: Final = 6.0
 CLOSE_WITHIN: Final = 1.0
 RUNTIME_LOOK: Final = 60.0
 RUNTIME_LOOK_AGAIN: Final = 5.0
@@ -55,6 +56,7 @@ def configured_runtime(config: EdgeCoreConfig) -> ImageRuntime:
         edged.tailoredKubeletConfig.containerRuntimeEndpoint,
         image_store=config.image_store,
         insecure_registries=edged.insecureRegistries,
+        query_timeout=edged.tailoredKubeletConfig.runtimeRequestTimeout,
     )
 
 
@@ -71,6 +73,8 @@ async def run_agent(
         log.info("keys of edgecore.yaml that mean nothing to this agent", keys=list(loaded.ignored))
     lock = FolderLock(config.data_dir)
     await lock.acquire()
+    files = identity_files(config)
+    remove_leftovers(loaded.path, config.data_dir / STATUS_FILE, files.ca, files.certificate, files.key)
     try:
         if not await _or_stop(ensure_identity(loaded), stop, stop_within):
             return
@@ -107,12 +111,14 @@ async def _opened(config: EdgeCoreConfig, runtime: ImageRuntime) -> AsyncIterato
     try:
         yield Agent(config=config, runtime=runtime, journal=journal)
     finally:
-        for name, closing in (("runtime", runtime.close()), ("journal", journal.close())):
+        for name, close in (("runtime", runtime.close), ("journal", journal.close)):
             try:
                 async with asyncio.timeout(CLOSE_WITHIN):
-                    await closing
+                    await close()
             except TimeoutError:
                 log.error("does not close", part=name, after=CLOSE_WITHIN)
+            except Exception:
+                log.exception("not closed", part=name)  # and the next part all the same
 
 
 class Agent:

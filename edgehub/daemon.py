@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 
 from shared.logs import configure_logs  # isort: skip - first: it keeps rich and greenlet out of structlog
+import edgehub.spare  # noqa: F401  # isort: skip - second: it keeps more out of pydantic and websockets
 
 from edgehub.agent import run_agent
 from edgehub.config import BUILTIN, EdgeCoreConfig, load_config

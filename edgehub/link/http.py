@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import socket
 import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from edgehub.link.errors import HubUnreachable, JoinError, tls_problem
+
+if TYPE_CHECKING:
+    import http.client
 
 MAX_BODY_BYTES = 1 << 20
 _MAX_ERROR_TEXT = 300
@@ -35,6 +38,8 @@ async def get(
 ) -> bytes:
     """The body of a 200 answer. ``secret`` is cut out of what the hub says. Raises `HubUnreachable` (try again),
     `JoinError` (refused)."""
+    import http.client  # late: see above
+
     parts = urlsplit(server)
     host = parts.hostname or ""
     connection = http.client.HTTPSConnection(host, parts.port or 443, timeout=timeout, context=context)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import errno
-import importlib.metadata
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -39,6 +38,7 @@ from edgehub.runtime.oci.settings import StoreSettings
 from edgehub.runtime.oci.threads import in_thread
 from edgehub.runtime.oci.transport import Transport
 from edgehub.runtime.oci.workspace import Claim, Workspace
+from edgehub.version import VERSION
 from shared.images import ImageReference, InvalidReference, parse_reference
 from shared.wire import Credential
 
@@ -94,7 +94,7 @@ class BuiltinStore:
     ) -> None:
         settings = settings or StoreSettings()
         self._images = ImageStore(root, platform=platform)
-        self._version = RuntimeVersion(name="builtin", version=_project_version())
+        self._version = RuntimeVersion(name="builtin", version=VERSION)
         self._transport = Transport(
             insecure_registries=insecure_registries,
             settings=settings,
@@ -213,10 +213,3 @@ def _nearest_folder(path: Path) -> Path:
         if candidate.is_dir():
             return candidate
     raise RuntimeUnavailable(f"image store {path}: no such folder, and none above it")
-
-
-def _project_version() -> str:
-    try:
-        return importlib.metadata.version("cloudhub")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"

@@ -14,7 +14,7 @@ import pytest
 
 from edgehub.show import size_text, status_text
 from edgehub.status import FolderLock, StatusError, StatusWriter, agent_runs, read_status
-from shared.files import write_atomically
+from shared.files import remove_leftovers, write_atomically
 from tests.unit.edgehub.scripted import until
 
 
@@ -175,3 +175,14 @@ def test_an_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path) -> No
         write_atomically(path, "no bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    status = tmp_path / "status.json"
+    left, fresh, other = (tmp_path / name for name in (f".status.json.{'0' * 16}", f".status.json.{'1' * 16}", ".x"))
+    for path in (status, left, fresh, other):
+        path.write_text("")
+    for path in (status, left, other):
+        os.utime(path, (1, 1))
+    remove_leftovers(status, tmp_path / "no such folder" / "file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(p.name for p in (status, fresh, other))
