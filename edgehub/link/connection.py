@@ -37,7 +37,6 @@ OUR_FEATURES = ",".join((Feature.ACK, Feature.CANCEL, Feature.CREDENTIALS))
 LASTED = 30.0
 """Seconds after which a session counts as a good one, and the next reconnect need not wait long."""
 MAX_NODE_INFO = 1024
-CLOSE_TIMEOUT = 2.0
 
 
 class Channel(Protocol):
@@ -68,6 +67,7 @@ class LinkSettings:
     handshake_timeout: float = 30.0
     read_deadline: float = 15.0
     write_deadline: float = 15.0
+    close_timeout: float = 2.0
     first_delay: float = 4.0
     max_delay: float = 60.0
     message_qps: float = 30.0
@@ -194,7 +194,7 @@ class Link:
             open_timeout=settings.handshake_timeout,
             ping_interval=settings.heartbeat,
             ping_timeout=settings.read_deadline,
-            close_timeout=CLOSE_TIMEOUT,
+            close_timeout=settings.close_timeout,
             max_size=wire.MAX_FRAME_BYTES,
         )
 

@@ -259,13 +259,13 @@ async def test_a_certificate_that_is_gone_is_a_reason_and_heals(bench: Bench) ->
 
 async def test_a_peer_that_answers_no_ping_is_dead(bench: Bench) -> None:
     bench.hub.silent = True
-    bench.start(heartbeat=0.05, read_deadline=0.1)
+    bench.start(heartbeat=0.05, read_deadline=0.1, close_timeout=0.1)
     await bench.hub.session(2)
 
 
 async def test_a_peer_that_takes_nothing_is_left_after_the_write_deadline(bench: Bench) -> None:
     bench.hub.silent = True
-    bench.start(heartbeat=60, write_deadline=0.2)
+    bench.start(heartbeat=60, write_deadline=0.2, close_timeout=0.1)
     await bench.until(lambda: bench.owner.channel is not None)
     channel = bench.owner.channel
     assert channel is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgehub.tasks.model import check_report, pull_report, shorten
@@ -56,6 +56,11 @@ def test_a_failed_check_has_its_reason() -> None:
     assert (report.action, report.succ, report.reason, report.extend) == ("Check", False, "disk: full", "")
 
 
+@settings(max_examples=25)  # each is up to 1000 images; the worst of them stand below by name
+@example('"' * 6000, 1000)
+@example("\\" * 6000, 1000)
+@example("\n" * 6000, 500)
+@example("貓" * 6000, 1000)
 @given(
     st.text(alphabet='a"\\貓\n', min_size=1, max_size=20).map(lambda text: text * 300),
     st.integers(min_value=1, max_value=1000),
