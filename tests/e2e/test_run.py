@@ -116,7 +116,7 @@ async def test_metrics_tell_sessions_jobs_dispatches_and_commits(cluster: Cluste
 
 async def test_by_default_sessions_are_served_and_jobs_left_alone(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="e2e-") as folder:
-        cloud = ClusterCloud(Path(folder), {})
+        cloud = ClusterCloud(Path(folder), {"edgeController": {"enable": True}})
         await cloud.start_api()
         await cloud.start()
         fleet = Fleet(
@@ -130,6 +130,7 @@ async def test_by_default_sessions_are_served_and_jobs_left_alone(tmp_path: Path
         assert not fleet.dispatched
         log = cloud.program.log.read_text()
         assert log.count("modules.taskManager.enable is false") == 1
+        assert log.count("modules.edgeController") == 1
         await cloud.api.stop()
 
 
