@@ -70,7 +70,10 @@ class Rotation:
             try:
                 await self._renew()
                 return self._load()
-            except (LinkError, OSError) as error:
+            except Exception as error:
+                if not isinstance(error, LinkError | OSError):
+                    # Out of a library, over an answer that nobody thought of: no reason to end a node that works.
+                    log.exception("renewal failed unexpectedly")
                 # At least half a minute: full jitter alone may say 'at once'.
                 delay = max(FIRST_RETRY / 2, backoff.next_delay())
                 ended = self._now() >= certificate.not_after

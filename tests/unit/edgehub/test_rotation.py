@@ -104,3 +104,10 @@ async def test_a_new_certificate_that_looks_old_makes_no_storm_of_requests() -> 
     await world.run()
     gaps = [(after - before).total_seconds() for before, after in zip(world.renewed, world.renewed[1:], strict=False)]
     assert min(gaps) >= 60
+
+
+async def test_an_error_that_nobody_thought_of_does_not_end_it() -> None:
+    world = World(failures=2, stop_after=1)
+    world.error = KeyError("an extension given twice, say")
+    await world.run()
+    assert len(world.attempts) == 3
