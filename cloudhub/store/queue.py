@@ -67,6 +67,11 @@ class TaskQueue:
         """Returns when the store can be written."""
         await self._writer.working()
 
+    async def recovered(self) -> None:
+        """Returns after each time that the store could not be written. What it answered then is in doubt: a change
+        that failed may be stored, and `on_commit` has not heard of it."""
+        await self._writer.recovered()
+
     def _committed(self, commit: Commit) -> None:
         self.on_commit(commit)
 
@@ -121,6 +126,18 @@ class TaskQueue:
         """The status as of ``version`` is written; a later version stays unpublished."""
         rows = json.dumps([[uid, version]])
         await self._writer.submit(lambda connection, commit: tx.execute(connection, sql.UPDATE_PUBLISHED, rows=rows))
+
+    async def survey(self, uids: Iterable[str]) -> tuple[dict[str, Job], list[LiveTask]]:
+        """Those of these jobs that are stored, and what is in flight of them. Unlike the reads below, it is as of the
+        last commit that `on_commit` told of, neither before nor after: it is read by the writer."""
+        names = json.dumps(list(uids))
+
+        def read(connection: Connection, _commit: Commit) -> tuple[dict[str, Job], list[LiveTask]]:
+            jobs = {job.uid: job for job in tx.read_jobs(connection, sql.SELECT_JOBS, names=names)}
+            return jobs, tx.live_tasks(tx.load(connection, sql.SELECT_IN_FLIGHT, names=names))
+
+        found: tuple[dict[str, Job], list[LiveTask]] = await self._writer.submit(read)
+        return found
 
     # --- Reads ------------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ class Writer(Generic[Item, Result, Summary]):
         self._arrived = asyncio.Event()
         self._working = asyncio.Event()
         self._working.set()
+        self._recovered = asyncio.Event()
         self._problem: str | None = None
         self._ending = asyncio.Event()
         self._connection: AsyncConnection | None = None
@@ -103,6 +104,12 @@ class Writer(Generic[Item, Result, Summary]):
     async def working(self) -> None:
         """Returns when the database can be written, as far as is known; never once it is closed."""
         await self._working.wait()
+
+    async def recovered(self) -> None:
+        """Returns when the database can be written again after it could not; for one caller. A transaction that failed
+        may be on the disk all the same, and nobody was told of it: look at what is stored."""
+        await self._recovered.wait()
+        self._recovered.clear()
 
     async def submit(self, item: Item, *, weight: int = 1) -> Result:
         """The item's result, once it is on the disk. Raises `StoreUnavailable`, or what performing it raised."""
@@ -221,6 +228,7 @@ class Writer(Generic[Item, Result, Summary]):
             else:
                 self._problem = None
                 self._working.set()
+                self._recovered.set()
                 _log.info("the store can be written again")
                 return
 

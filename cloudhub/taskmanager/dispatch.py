@@ -7,7 +7,7 @@ name, as KubeEdge tells it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from cloudhub.taskmanager.lifecycle import TaskState
 from cloudhub.taskmanager.live import LiveJob
@@ -39,6 +39,10 @@ def _content(live: LiveJob, session: SessionInfo, attempt: int, seconds_left: fl
     if Feature.CREDENTIALS in session.features and live.credentials:
         task["credentials"] = live.credentials
     return {**live.template, "task": task}
+
+
+ANY_ATTEMPT: Final = (1 << 31) - 1
+"""Of a cancel when it is not known which attempt a node is at: it stops that and all before."""
 
 
 def cancel_message(*, job: str, node: str, uid: str, attempt: int, reason: str) -> Message:

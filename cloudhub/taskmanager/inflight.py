@@ -29,12 +29,19 @@ class NodeTasks:
         self._resting: dict[str, float] = {}
         """Nodes whose outbound queue was full, and until when they are left alone."""
 
-    def reset(self, tasks: Iterable[LiveTask]) -> None:
-        """What is in flight, from the store. What was known to be sent stays known."""
+    def reset(self, tasks: Iterable[LiveTask]) -> list[tuple[str, str]]:
+        """What is in flight, from the store. What was known to be sent stays known. Returns node and job of what was
+        sent and is in flight no more."""
         before, self._tasks = self._tasks, {}
         for task in tasks:
             self.add(task.node, task.job_uid, before.get(task.node, {}).get(task.job_uid, _UNSENT))
         self._freed.update(self._parked)
+        return [
+            (node, uid)
+            for node, sent in before.items()
+            for uid, serial in sent.items()
+            if serial != _UNSENT and (node, uid) not in self
+        ]
 
     def add(self, node: str, uid: str, serial: int = _UNSENT) -> None:
         self._tasks.setdefault(node, {})[uid] = serial

@@ -103,6 +103,8 @@ class TaskManager:
         )
         self._reconciling = Controller(name="reconciler", handle=reconciler.reconcile, clock=clock)
         self._loaded = asyncio.Event()
+        self._listed = False
+        """The API's jobs are known. Before, what is stored might seem to have been deleted."""
         self._stopping = asyncio.Event()
         self._counts: tuple[Mapping[str, int], Tally] = ({}, Tally())
         store.on_commit = self._committed
@@ -140,6 +142,7 @@ class TaskManager:
                 ("reports", self._reports.run()),
                 ("reconciler", self._reconcile()),
                 ("store", self._store.died()),
+                ("doubts", self._look_again()),
             )
             tasks = [group.create_task(part, name=f"taskmanager-{name}") for name, part in parts]
             await self._stopping.wait()
@@ -172,18 +175,31 @@ class TaskManager:
     async def _reconcile(self) -> None:
         await self._jobs.synced()
         await self._nodes.synced()
+        self._listed = True
+        await self._reconcile_all()
+        await self._reconciling.run()
+
+    async def _reconcile_all(self) -> None:
         names = {job.name for job in self._jobs.list()}
         while True:
             try:
                 names.update(name for _, name in await self._store.names())
             except StoreUnavailable as error:
-                _log.warning("the store cannot be read at the start", reason=str(error))
+                _log.warning("the store cannot be read", reason=str(error))
                 await self._clock.sleep(_START_RETRY_SECONDS)
             else:
                 break
         for name in sorted(names):
             self._reconciling.add(name)
-        await self._reconciling.run()
+
+    async def _look_again(self) -> None:
+        """A write that failed may be on the disk all the same, and no part has heard of it."""
+        while True:
+            await self._store.recovered()
+            self._scheduler.doubt()
+            await self._publisher.look_again()
+            if self._listed:
+                await self._reconcile_all()
 
     def _committed(self, commit: Commit) -> None:
         for job in commit.jobs.values():

@@ -58,12 +58,17 @@ class Publisher:
         for job in commit.jobs.values():
             self._controller.add(job.uid, after=self._wait(job))
         for removed in commit.removed:
-            self._written.pop(removed.uid, None)
+            # By way of the controller, after a write that is under way.
+            self._controller.add(removed.uid)
 
     async def run(self) -> None:
-        for job in await self._unpublished():
-            self._controller.add(job.uid)
+        await self.look_again()
         await self._controller.run()
+
+    async def look_again(self) -> None:
+        """There may be changes that no `committed` told of."""
+        for uid in {*self._written, *(job.uid for job in await self._unpublished())}:
+            self._controller.add(uid)
 
     async def _unpublished(self) -> list[Job]:
         while True:
@@ -101,7 +106,8 @@ class Publisher:
         if written is None or written.digest != digest:
             problem = await self._write(job, status)
             if problem is not None:
-                self._note_failure(job)
+                if isinstance(problem, Retry):
+                    self._note_failure(job)
                 return problem
         self._written[uid] = _Written(self._clock.time(), digest, job.version, set(status))
         return await self._mark(job)

@@ -143,7 +143,8 @@ class Reconciler:
         live = self._live.get(stored.uid) or await self._adopt(stored)
         if live is None or live.ready:
             return
-        # First seen since the start, or stored with an error. The Secret may have gone meanwhile; what runs may end, nothing more can begin.
+        # First seen since the start, or stored with an error. The Secret may have gone meanwhile: then what runs may
+        # end, and nothing more can begin.
         try:
             live.set_credentials(await self._credentials(live.spec))
         except InvalidSpec as error:

@@ -221,9 +221,11 @@ class Reports:
 
 
 def _is_of_another_job(report: Report, images: Sequence[str]) -> bool:
-    """An EdgeCore names no uid, but every image that it was asked for: an earlier job of this name had others."""
-    named = {result.image for result in report.images()} if report.action == "Pull" else set()
-    return bool(named) and named != set(images)
+    """An EdgeCore names no uid, but the images that it was asked for: an earlier job of this name had others."""
+    if report.action != "Pull":
+        return False
+    named, known = {result.image for result in report.images()}, set(images)
+    return not named <= known or (report.succ and bool(named) and named != known)
 
 
 def _images_of(report: Report, known: Sequence[str]) -> list[ImageOutcome]:

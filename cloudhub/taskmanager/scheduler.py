@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -28,9 +28,9 @@ import structlog
 from cloudhub.metrics import Metrics
 from cloudhub.store.errors import StoreUnavailable
 from cloudhub.store.queue import TaskQueue
-from cloudhub.store.records import Commit, LiveTask, Outcome, Removed, TaskChange
+from cloudhub.store.records import Commit, Job, LiveTask, Outcome, Removed, TaskChange
 from cloudhub.taskmanager.clock import Clock
-from cloudhub.taskmanager.dispatch import cancel_message, dispatch_message
+from cloudhub.taskmanager.dispatch import ANY_ATTEMPT, cancel_message, dispatch_message
 from cloudhub.taskmanager.inflight import NodeTasks
 from cloudhub.taskmanager.lifecycle import TaskEvent, TaskState
 from cloudhub.taskmanager.live import LiveJob, LiveJobs
@@ -76,6 +76,7 @@ class Scheduler:
         """Jobs whose nodes are to be told that they have more time."""
         self._reminders: deque[LiveTask] = deque()
         self._cancels: deque[tuple[str, LiveTask, str]] = deque()
+        self._doubtful = False
         self._started_at = clock.time()
 
     # --- What others tell; cheap, nothing happens until the loop comes to it ----------------------------------------
@@ -103,6 +104,11 @@ class Scheduler:
         self._prolonged.add(uid)
         self._wake.set()
 
+    def doubt(self) -> None:
+        """The store may hold what `committed` did not tell of."""
+        self._doubtful = True
+        self._wake.set()
+
     # --- The loop ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -114,24 +120,38 @@ class Scheduler:
     async def _recover(self) -> None:
         """Takes up what the store says: what an earlier process left, or what a failed write may have left."""
         while True:
+            await self._store.working()
             try:
-                for job in await self._store.unfinished():
-                    self._live.committed(job)
-                self._nodes.reset(await self._store.in_flight_of([live.job.uid for live in self._live]))
+                names = {live.job.uid: live.job.name for live in self._live}
+                jobs, in_flight = await self._store.survey(names)
+                self._agree(names, jobs)
+                lost = self._nodes.reset(in_flight)
+                self._cancels.extend(_over(node, uid, names[uid]) for node, uid in lost if uid in names)
                 await self._return(await self._store.parked())
             except StoreUnavailable as error:
                 _log.warning("no dispatch while the store cannot be used", reason=str(error))
-                await self._store.working()
                 await self._clock.sleep(TICK_SECONDS)
             else:
                 break
         self._connected.update(dict.fromkeys(self._sessions.connected()))
         self._wake.set()
 
+    def _agree(self, known: Iterable[str], stored: Mapping[str, Job]) -> None:
+        """Makes what is known of the jobs what the store says of them."""
+        for uid in known:
+            job = stored.get(uid)
+            if job is None:
+                self._live.discard(uid)
+            else:
+                self._live.committed(job)
+
     async def _loop(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._doubtful:
+                self._doubtful = False
+                await self._recover()
             try:
                 while await self._step():
                     pass
@@ -383,3 +403,8 @@ class Scheduler:
         if not self._sessions.send(task.node, message):
             # It stops by itself at its deadline, and what it reports then changes nothing.
             _log.warning("a node could not be told to stop", job=job, node=task.node)
+
+
+def _over(node: str, uid: str, job: str) -> tuple[str, LiveTask, str]:
+    task = LiveTask(uid, node, TaskState.CHECKING, ANY_ATTEMPT, None, 0.0)
+    return job, task, "this task is over"

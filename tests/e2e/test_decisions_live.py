@@ -6,6 +6,7 @@ The nodes are simulated (`tests.simulator.Fleet`): they pull nothing, and say fr
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ async def test_a_hub_that_is_killed_in_the_middle_brings_every_stock_node_to_its
     async with fleet.connected(names):
         await cloud.apply(job("killed", names, concurrency=7, failureTolerate="0.5"))
         for ended in (8, 22):
-            await eventually(f"{ended} nodes were asked", lambda: _asked(fleet, ended))
+            await eventually(f"{ended} nodes were asked", partial(_asked, fleet, ended))
             await cloud.program.kill()
             await cloud.start()
         status = await cloud.finished("killed", within=30)

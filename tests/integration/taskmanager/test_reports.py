@@ -31,7 +31,7 @@ from tests.integration.taskmanager.world import STOCK, World
         {"action": "Pull", "succ": True, "task": {"job_uid": "u", "attempt": 0}},
         {"action": "Pull", "succ": True, "task": "u"},
         {"action": "x" * 1000, "succ": True},
-        {"action": "Pull", "succ": True, "reason": "x" * 5000},
+        {"action": "Pull", "succ": True, "extend": "x" * 5000},
     ],
 )
 async def test_malformed_reports_are_counted_and_change_nothing(world: World, content: Any) -> None:
