@@ -160,7 +160,7 @@ async def test_a_data_directory_serves_one_server(api: StandaloneAPI, tmp_path: 
 
 async def test_a_port_that_is_taken_leaves_nothing_running(api: StandaloneAPI, tmp_path: Path) -> None:
     other = StandaloneAPI(data_dir=tmp_path / "other", port=api.port)
-    with pytest.raises(OSError, match="address already in use"):
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {api.port}: Address already in use"):
         await other.start()
     # The database is free again: nothing of the failed start holds it.
     async with StandaloneAPI(data_dir=tmp_path / "other"):
