@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,17 +17,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.parts.registry import free_port
+
 T = TypeVar("T")
 
 BIN = Path(sys.executable).parent
 GRACE_SECONDS = 10.0
 """Within this a program must end after SIGTERM."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def eventually(what: str, probe: Callable[[], Awaitable[T | None]], *, within: float = 60.0) -> T:

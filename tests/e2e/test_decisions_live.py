@@ -117,7 +117,11 @@ async def test_a_hub_that_is_killed_in_the_middle_brings_every_stock_node_to_its
     async with fleet.connected(names):
         await cloud.apply(job("killed", names, concurrency=7, failureTolerate="0.5"))
         for ended in (8, 22):
-            await eventually(f"{ended} nodes were asked", partial(_asked, fleet, ended))
+            try:
+                await eventually(f"{ended} nodes were asked", partial(_asked, fleet, ended))
+            except AssertionError as error:
+                code, metrics = await cloud.monitor("/metrics")
+                raise AssertionError(f"{error}\n{code} {metrics}\n{cloud.program.tail()}") from None
             await cloud.program.kill()
             await cloud.start()
         status = await cloud.finished("killed", within=30)

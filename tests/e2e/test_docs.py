@@ -21,8 +21,8 @@ import pytest_asyncio
 import yaml
 
 from tests.e2e.documents import ROOT, Block, blocks, missing
-from tests.e2e.processes import BIN, Program, command, eventually, free_port
-from tests.parts.registry import Registry
+from tests.e2e.processes import BIN, Program, command, eventually
+from tests.parts.registry import Registry, free_port
 
 pytestmark = pytest.mark.e2e
 
