@@ -31,8 +31,9 @@ from edgehub.tasks.journal import Journal
 from edgehub.tasks.live import LiveTask
 from edgehub.tasks.outbox import Outbox
 from edgehub.tasks.prechecks import Limits, PreChecks, ThisMachine
-from edgehub.tasks.pulls import DispatchedCredentials, Puller
+from edgehub.tasks.pulls import Puller
 from edgehub.tasks.runner import Runner
+from edgehub.tasks.secrets import Credentials
 from edgehub.tasks.service import FinishedTask, TaskService
 from edgehub.version import VERSION
 from shared import wire
@@ -131,7 +132,7 @@ class Agent:
         self._runtime_version: RuntimeVersion | None = None
         self._runtime_error = ""
         self._status = StatusWriter(folder=config.data_dir, snapshot=self.snapshot)
-        self._outbox = Outbox(journal=journal)
+        self._outbox = Outbox(journal=journal, first_report_delay=config.modules.taskManager.firstReportDelay)
         self._service = self._new_service(journal)
         self._link = self._new_link()
         self._renewed = asyncio.Event()
@@ -150,12 +151,14 @@ class Agent:
             machine=ThisMachine(),
             cpu_sample=settings.cpuSampleSeconds,
         )
-        puller = Puller(runtime=self._runtime, credentials=DispatchedCredentials(), parallel=settings.parallelPulls)
+        credentials = Credentials(query_timeout=self._config.modules.metaManager.remoteQueryTimeout)
+        puller = Puller(runtime=self._runtime, credentials=credentials, parallel=settings.parallelPulls)
         return TaskService(
             node=self._config.node,
             journal=journal,
             outbox=self._outbox,
             runner=Runner(prechecks=prechecks, puller=puller, put=self._outbox.put, parallel=settings.parallelTasks),
+            credentials=credentials,
             max_tasks=settings.parallelTasks + settings.queueLength,
             task_timeout=settings.taskTimeout,
             enabled=settings.enable,

@@ -228,6 +228,9 @@ class TaskManagerConfig(_Section):
     """Ours. Images in transfer at once, over all jobs."""
     queueLength: int = Field(default=100, ge=0, le=10_000)
     """Ours. Jobs that may wait; one more is refused with a reason. Too low, and bursts of jobs fail."""
+    firstReportDelay: float = Field(default=2, ge=0, le=60, description="seconds, 0 to 60")
+    """Ours. Seconds that a report waits before it goes to a CloudCore, whose own note that the node is at work would
+    cover an earlier one for good, and the job would never end. Not used under cloudhub."""
     taskTimeout: Seconds = 3600
     """Ours. Seconds for a whole task when the hub names no limit of its own (a CloudCore does not)."""
 

@@ -27,7 +27,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from edgehub.tasks.model import Task, TaskState
+from edgehub.tasks.model import Dialect, Task, TaskState
 from shared.files import PRIVATE_FILE, private_folder
 from shared.wire import Operation, PullTemplate, Report
 
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-VERSION: Final = 1
+VERSION: Final = 2
 KEEP_FINISHED: Final = 1000
 KEEP_SECONDS: Final = 30 * 86_400.0
 
@@ -50,7 +50,8 @@ CREATE TABLE tasks (
     template TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('accepted', 'pulling', 'finished', 'cancelled')),
     changed_at REAL NOT NULL,
-    final TEXT CHECK ((final IS NOT NULL) = (state = 'finished'))
+    final TEXT CHECK ((final IS NOT NULL) = (state = 'finished')),
+    dialect TEXT NOT NULL DEFAULT 'v1alpha2' CHECK (dialect IN ('v1alpha1', 'v1alpha2'))
 );
 CREATE INDEX tasks_by_change ON tasks (changed_at);
 CREATE TABLE reports (
@@ -59,6 +60,12 @@ CREATE TABLE reports (
     content TEXT NOT NULL
 );
 CREATE INDEX reports_by_key ON reports (key);
+"""
+
+
+_SINCE_VERSION_1: Final = """
+ALTER TABLE tasks ADD COLUMN
+    dialect TEXT NOT NULL DEFAULT 'v1alpha2' CHECK (dialect IN ('v1alpha1', 'v1alpha2'));
 """
 
 
@@ -155,8 +162,8 @@ class JournalFile:
 
     def _insert(self, db: sqlite3.Connection, task: Task, state: TaskState, final: str | None) -> None:
         db.execute(
-            "INSERT INTO tasks (key, job, node, job_uid, attempt, operation, template, state, changed_at, final)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO tasks (key, job, node, job_uid, attempt, operation, template, state, changed_at, final,"
+            " dialect) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 task.key,
                 task.job,
@@ -168,6 +175,7 @@ class JournalFile:
                 state,
                 self._now(),
                 final,
+                task.dialect,
             ),
         )
 
@@ -242,7 +250,8 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA foreign_keys = ON")
     db.execute("PRAGMA cache_size = -256")
     if version < VERSION:
-        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        schema = _SINCE_VERSION_1 if version == 1 else _SCHEMA
+        db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
 @contextlib.contextmanager
@@ -280,6 +289,7 @@ def _entry(row: sqlite3.Row) -> Entry:
             attempt=row["attempt"],
             operation=Operation(row["operation"]),
             template=PullTemplate.model_validate_json(row["template"]),
+            dialect=Dialect(row["dialect"]),
         )
         final = Report.model_validate_json(row["final"]) if row["final"] is not None else None
         return Entry(task=task, state=TaskState(row["state"]), changed_at=row["changed_at"], final=final)

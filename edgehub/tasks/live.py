@@ -53,6 +53,9 @@ class LiveTask:
     since: float = field(default_factory=time.time)
     runner: asyncio.Task[None] | None = None
     scope: asyncio.Timeout | None = None
+    secret_lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    secret_error: str | None = None
+    """None until the Secret that a CloudCore named was asked for; empty when it was read."""
     stop_reason: str | None = None
     settled: bool = False
     """Its final report is there, and on its way into the journal: too late to stop it."""

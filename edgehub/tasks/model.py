@@ -1,7 +1,8 @@
 """A node task as this node sees it, and the reports that it may end in. Pure: no I/O, no clock of its own.
 
 A hub of ours names job, attempt and time left in the extras of its dispatch. A CloudCore sends the job's template
-alone; then the key is the job's name with the hash of what was asked, and asking again means doing it again.
+alone; then the key is the job's name with the hash of what was asked, and asking again means doing it again. Its older
+messages ask for checks and pulls one by one (`shared.prepull`); such a task ends with the one that was asked for.
 """
 
 from __future__ import annotations
@@ -13,12 +14,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from shared import wire
+from shared import prepull, wire
 from shared.wire import Dispatch, ImageResult, Operation, PullTemplate, Report, ReportExtras
 
 MAX_REASON = 1024
 _REPORT_BUDGET = wire.MAX_FRAME_BYTES // 2 - 8192
 """For ``extend``: it is JSON text in JSON text, so at worst the frame escapes each of its characters."""
+
+
+class Dialect(StrEnum):
+    """The version of KubeEdge's task messages in which the hub asked, and wants its answer."""
+
+    V1ALPHA1 = "v1alpha1"
+    V1ALPHA2 = "v1alpha2"
 
 
 class TaskState(StrEnum):
@@ -43,6 +51,12 @@ class Task:
     attempt: int
     operation: Operation
     template: PullTemplate
+    dialect: Dialect = Dialect.V1ALPHA2
+
+    @property
+    def checks_only(self) -> bool:
+        """The pulls are another task, which the hub asks for when it has this one's report."""
+        return self.dialect is Dialect.V1ALPHA1 and self.operation is Operation.CHECK
 
     @property
     def tracked(self) -> bool:
@@ -51,6 +65,9 @@ class Task:
 
     @property
     def resource(self) -> str:
+        """That its reports go under."""
+        if self.dialect is Dialect.V1ALPHA1:
+            return prepull.resource_up(self.job, self.node)
         return wire.task_resource(self.job, self.node)
 
     @property
@@ -60,15 +77,18 @@ class Task:
     @property
     def images(self) -> tuple[str, ...]:
         """Each image once, in the order of the template."""
-        return tuple(dict.fromkeys(self.template.images))
+        return () if self.checks_only else tuple(dict.fromkeys(self.template.images))
 
 
-def task_of(*, job: str, node: str, operation: Operation, dispatch: Dispatch) -> Task:
+def task_of(
+    *, job: str, node: str, operation: Operation, dispatch: Dispatch, dialect: Dialect = Dialect.V1ALPHA2
+) -> Task:
     extras = dispatch.task
     if extras is not None:
         key, uid, attempt = extras.job_uid, extras.job_uid, extras.attempt
     else:
-        content = json.dumps([operation, dispatch.imagePrePullTemplate.model_dump(mode="json")], sort_keys=True)
+        asked = [dialect, operation, dispatch.imagePrePullTemplate.model_dump(mode="json")]
+        content = json.dumps(asked, sort_keys=True)
         key, uid, attempt = f"{job}/{hashlib.sha256(content.encode()).hexdigest()[:32]}", "", 0
     return Task(
         key=key,
@@ -78,6 +98,7 @@ def task_of(*, job: str, node: str, operation: Operation, dispatch: Dispatch) ->
         attempt=attempt,
         operation=operation,
         template=dispatch.imagePrePullTemplate,
+        dialect=dialect,
     )
 
 
@@ -90,6 +111,11 @@ def _report(action: Operation, ok: bool, reason: str, extras: ReportExtras | Non
         extend=extend,
         task=extras,
     )
+
+
+def init_report() -> Report:
+    """A sign of life, before the older messages ask for anything."""
+    return Report(action=prepull.State.INIT, succ=True, finishTime=wire.rfc3339(datetime.now(UTC)))
 
 
 def check_report(*, reason: str = "", extras: ReportExtras | None) -> Report:

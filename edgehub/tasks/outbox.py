@@ -2,7 +2,9 @@
 
 Guarantee: a report is in the journal before it is sent. To a hub that acknowledges, it is sent again after each
 reconnect, and each minute, until the acknowledgement comes; to one that does not (a CloudCore), handed to the socket
-counts as done. Reports go out in the order in which they came to be. When the journal cannot be written, the report is
+counts as done. A CloudCore writes that the node is at work after it has sent the task, and that write covers a report
+that is there already, for good; so reports to it wait for `first_report_delay` seconds after they came to be. Reports
+go out in the order in which they came to be. When the journal cannot be written, the report is
 sent all the same and kept in memory: a result is worth more than its durability.
 """
 
@@ -18,8 +20,9 @@ import structlog
 from edgehub.link.connection import Channel
 from edgehub.link.errors import NotConnected
 from edgehub.tasks.journal import Journal, JournalError
-from edgehub.tasks.model import Task, TaskState
-from shared.wire import Feature, Group, Operation, Report, Source, new_message
+from edgehub.tasks.model import Dialect, Task, TaskState
+from shared import prepull
+from shared.wire import Feature, Group, Message, Operation, Report, Source, new_message
 
 log = structlog.get_logger(__name__)
 
@@ -34,14 +37,20 @@ class _Pending:
     report: Report
     stored: int | None
     """Its id in the journal."""
+    made_at: float
+    node: str
+    dialect: Dialect
     message: str = ""
     """Of the last time that it was sent."""
     sent_at: float | None = None
 
 
 class Outbox:
-    def __init__(self, *, journal: Journal, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, journal: Journal, first_report_delay: float = 0.0, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._journal = journal
+        self._delay = first_report_delay
         self._monotonic = monotonic
         self._pending: list[_Pending] = []
         self._channel: Channel | None = None
@@ -60,16 +69,39 @@ class Outbox:
             stored = await self._journal.report(task, report, state)
         except JournalError as error:
             log.error("report not in the journal", job=task.job, error=str(error))
-        self._pending.append(_Pending(key=task.key, resource=task.resource, report=report, stored=stored))
+        self._pending.append(self._new(task, report, stored))
         self._wake.set()
 
-    def put_unjournaled(self, *, key: str, resource: str, report: Report) -> None:
+    def _new(self, task: Task, report: Report, stored: int | None) -> _Pending:
+        return _Pending(
+            key=task.key,
+            resource=task.resource,
+            report=report,
+            stored=stored,
+            made_at=self._monotonic(),
+            node=task.node,
+            dialect=task.dialect,
+        )
+
+    def put_unjournaled(
+        self, *, key: str, resource: str, report: Report, node: str, dialect: Dialect = Dialect.V1ALPHA2
+    ) -> None:
         """For an answer that may be lost: a task that was refused is asked again. Takes the place of the former one."""
         self._pending = [pending for pending in self._pending if pending.key != key or pending.stored is not None]
         answers = [pending for pending in self._pending if pending.stored is None]
         if len(answers) >= MAX_UNJOURNALED:  # a hub that asks and asks, and acknowledges nothing
             self._pending.remove(answers[0])
-        self._pending.append(_Pending(key=key, resource=resource, report=report, stored=None))
+        self._pending.append(
+            _Pending(
+                key=key,
+                resource=resource,
+                report=report,
+                stored=None,
+                made_at=self._monotonic(),
+                node=node,
+                dialect=dialect,
+            )
+        )
         self._wake.set()
 
     def remind(self, key: str) -> bool:
@@ -105,11 +137,19 @@ class Outbox:
             await self._load()
             await self._flush()
             try:
-                async with asyncio.timeout(RESEND_AFTER / 2 if self._pending else None):
+                async with asyncio.timeout(self._next_look()):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
+
+    def _next_look(self) -> float | None:
+        """Seconds; None when nothing waits."""
+        if not self._pending:
+            return None
+        now = self._monotonic()
+        held = [self._delay - (now - pending.made_at) for pending in self._pending if self._held(pending)]
+        return min([RESEND_AFTER / 2, *held])
 
     async def _load(self) -> None:
         """What an earlier life of the agent left; tried again while the journal cannot be read."""
@@ -121,11 +161,7 @@ class Outbox:
             log.error("journal not read", error=str(error))
             return
         known = {pending.stored for pending in self._pending}
-        older = [
-            _Pending(key=item.task.key, resource=item.task.resource, report=item.report, stored=item.id)
-            for item in stored
-            if item.id not in known
-        ]
+        older = [self._new(item.task, item.report, item.id) for item in stored if item.id not in known]
         self._pending[:0] = older
         self._loaded = True
         if older:
@@ -136,6 +172,8 @@ class Outbox:
             channel = self._channel
             if channel is None:
                 return
+            if self._held(pending):
+                return  # in their order: those behind it came to be later
             if pending in self._pending and self._due(pending):
                 try:
                     await self._send(channel, pending)
@@ -144,17 +182,17 @@ class Outbox:
                         self._channel = None
                     return
 
+    def _held(self, pending: _Pending) -> bool:
+        """It is for a CloudCore, and too fresh for it."""
+        if self._channel is None or Feature.ACK in self._channel.features:
+            return False
+        return self._monotonic() - pending.made_at < self._delay
+
     def _due(self, pending: _Pending) -> bool:
         return pending.sent_at is None or self._monotonic() - pending.sent_at >= RESEND_AFTER
 
     async def _send(self, channel: Channel, pending: _Pending) -> None:
-        message = new_message(
-            source=Source.WEBSOCKET,
-            group=Group.HUB,
-            resource=pending.resource,
-            operation=Operation.REPORT,
-            content=pending.report.model_dump(mode="json", exclude_none=True),
-        )
+        message = _message(pending)
         # Before the send: the acknowledgement may be read while the send still returns.
         pending.message, pending.sent_at = message.header.msg_id, self._monotonic()
         try:
@@ -174,3 +212,13 @@ class Outbox:
                 await self._journal.forget_report(pending.stored)
             except JournalError as error:  # sent again after a restart, which does no harm
                 log.error("acknowledgement not in the journal", resource=pending.resource, error=str(error))
+
+
+def _message(pending: _Pending) -> Message:
+    operation: str = Operation.REPORT
+    content = pending.report.model_dump(mode="json", exclude_none=True)
+    if pending.dialect is Dialect.V1ALPHA1:
+        operation, content = prepull.OPERATION, prepull.response(pending.node, pending.report)
+    return new_message(
+        source=Source.WEBSOCKET, group=Group.HUB, resource=pending.resource, operation=operation, content=content
+    )

@@ -6,8 +6,7 @@ before the registry wants to be asked again, which may be a wait that the deadli
 away is waited for, until shortly before the task's deadline, and costs no retry. At most ``parallel`` images are in
 transfer over all tasks, and never the same image twice at once.
 
-Where credentials come from is a `CredentialSource`: of our hub they come with the task. A CloudCore sends the name of a
-Secret, which is asked for through the session; such a source has its place here.
+Where credentials come from is a `CredentialSource`'s affair (`edgehub.tasks.secrets`).
 """
 
 from __future__ import annotations
@@ -40,14 +39,9 @@ MAX_RUNTIME_WAIT = 10.0
 
 
 class CredentialSource(Protocol):
-    async def credential(self, live: LiveTask, image: str) -> Credential | None: ...
-
-
-class DispatchedCredentials:
-    """Those that came with the task; a task that is asked again brings fresh ones."""
-
     async def credential(self, live: LiveTask, image: str) -> Credential | None:
-        return live.credentials.get(image)
+        """Raises `ImageRuntimeError` when there is one and it cannot be had."""
+        ...
 
 
 class Puller:

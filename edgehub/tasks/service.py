@@ -8,7 +8,9 @@ Guarantee, for a hub of ours, by job uid and attempt:
 - asked again when it is finished: the same report goes out again;
 - asked again after a restart of the agent: the work goes on, and checks that went well are not repeated;
 - a newer attempt replaces an older one, an older one is ignored; another job of the same name replaces the former.
-A CloudCore names no attempt: the same question is done again unless it is at work, and images that are here stay.
+A CloudCore names no attempt: the same question is done again unless it is at work, and images that are here stay. It
+may ask in either version of KubeEdge's task messages, and is answered in the same. Objects that it sends are
+acknowledged, or it would send them again and again; none is kept but the Secret that a task has asked for.
 Tasks that wait are bounded; one more is refused with a reason, and so is one that the journal cannot take.
 """
 
@@ -25,19 +27,33 @@ import structlog
 from pydantic import ValidationError
 
 from edgehub.link.connection import Channel
+from edgehub.link.errors import NotConnected
 from edgehub.tasks.journal import Entry, Journal, JournalError
 from edgehub.tasks.live import LiveTask
-from edgehub.tasks.model import Task, TaskState, check_report, task_of
+from edgehub.tasks.model import Dialect, Task, TaskState, check_report, init_report, task_of
 from edgehub.tasks.outbox import Outbox
 from edgehub.tasks.runner import Runner
+from edgehub.tasks.secrets import Credentials
 from edgehub.tasks.shield import to_the_end
-from shared import wire
-from shared.wire import Cancel, Dispatch, Group, Message, Operation, Report, ReportExtras, TaskExtras, WireError
+from shared import prepull, wire
+from shared.wire import (
+    Cancel,
+    Dispatch,
+    Group,
+    Message,
+    Operation,
+    Report,
+    ReportExtras,
+    Source,
+    TaskExtras,
+    WireError,
+)
 
 log = structlog.get_logger(__name__)
 
 STOP_TIMEOUT = 10.0
 KEEP_FINISHED = 10
+_OBJECT_OPERATIONS = frozenset({"insert", "update", "delete"})
 MAX_TIMEOUT = 10 * 365 * 86_400
 """Seconds."""
 
@@ -62,6 +78,7 @@ class TaskService:
         journal: Journal,
         outbox: Outbox,
         runner: Runner,
+        credentials: Credentials,
         max_tasks: int,
         task_timeout: float,
         enabled: bool = True,
@@ -71,6 +88,8 @@ class TaskService:
         self._journal = journal
         self._outbox = outbox
         self._runner = runner
+        self._credentials = credentials
+        self._channel: Channel | None = None
         self._max_tasks = max_tasks
         self._task_timeout = task_timeout
         self._enabled = enabled
@@ -103,15 +122,21 @@ class TaskService:
     # --- The link's listener
 
     def connected(self, channel: Channel) -> None:
+        self._channel = channel
+        self._credentials.connected(channel)
         self._outbox.connected(channel)
 
     def disconnected(self) -> None:
+        self._channel = None
+        self._credentials.disconnected()
         self._outbox.disconnected()
 
     async def received(self, message: Message) -> None:
         await self._running.wait()
         try:
             await self._act(message)
+        except NotConnected:
+            pass  # what was to be acknowledged comes again
         except WireError as error:
             log.warning("message ignored", operation=message.route.operation[:64], reason=str(error))
         except JournalError as error:
@@ -123,6 +148,10 @@ class TaskService:
         route = message.route
         if route.operation == Operation.ACK:
             await self._outbox.acknowledged(message.header.parent_msg_id)
+        elif route.group == Group.RESOURCE and route.source == Source.EDGE_CONTROLLER:
+            await self._object(message)
+        elif route.group == Group.TASK_MANAGER and route.operation == prepull.OPERATION:
+            await self._prepull(message)
         elif route.group != Group.TASK_MANAGER or route.operation not in (
             Operation.CHECK,
             Operation.PULL,
@@ -138,6 +167,52 @@ class TaskService:
             else:
                 await self._dispatch(job, Operation(route.operation), message.content)
 
+    # --- What a CloudCore sends besides
+
+    async def _object(self, message: Message) -> None:
+        answers = self._credentials.answered(message)
+        operation = message.route.operation
+        if operation == Operation.ERROR or not (answers or operation in _OBJECT_OPERATIONS) or self._channel is None:
+            return
+        route = message.route
+        await self._channel.send(
+            wire.new_message(
+                source=route.source,
+                group=route.group,
+                resource=route.resource,
+                operation=Operation.RESPONSE,
+                content="OK",
+                parent=message.header.msg_id,
+            )
+        )
+
+    async def _prepull(self, message: Message) -> None:
+        job, node = prepull.parse_resource_down(message.route.resource)
+        if node != self._node:
+            raise WireError(f"it is for node {node[:64]!r}, this is {self._node!r}")
+        try:
+            request = prepull.parse_request(message.content)
+        except WireError as error:
+            self._refuse_prepull(job, f"this agent cannot read the task: {error}")
+            return
+        operation, dispatch = request.dispatch()
+        task = task_of(job=job, node=node, operation=operation, dispatch=dispatch, dialect=Dialect.V1ALPHA1)
+        if request.state is prepull.State.INIT:
+            self._answer_unjournaled(task, init_report())
+        else:
+            await self._take(task, None)
+
+    def _refuse_prepull(self, job: str, reason: str) -> None:
+        log.error("task refused", job=job, reason=reason)
+        resource = prepull.resource_up(job, self._node)
+        self._outbox.put_unjournaled(
+            key=resource,
+            resource=resource,
+            report=check_report(reason=reason, extras=None),
+            node=self._node,
+            dialect=Dialect.V1ALPHA1,
+        )
+
     # --- Dispatch
 
     async def _dispatch(self, job: str, operation: Operation, content: Any) -> None:
@@ -146,17 +221,19 @@ class TaskService:
         except ValidationError as error:
             self._refuse_unreadable(job, content, wire.first_problem(error))
             return
-        task = task_of(job=job, node=self._node, operation=operation, dispatch=dispatch)
+        await self._take(task_of(job=job, node=self._node, operation=operation, dispatch=dispatch), dispatch.task)
+
+    async def _take(self, task: Task, extras: TaskExtras | None) -> None:
         if not self._enabled:
             self._refuse(task, "modules.taskManager.enable is false on this node")
             return
         live = self._live.get(task.key)
         if live is not None and live.task.attempt >= task.attempt:
-            self._asked_again(live, task, dispatch.task)
+            self._asked_again(live, task, extras)
             return
-        for other in [other for other in self._live.values() if other.task.job == job]:
+        for other in [other for other in self._live.values() if other.task.job == task.job]:
             await self._stop(other, "replaced by a newer task of the job's name")
-        await self._start(task, dispatch.task)
+        await self._start(task, extras)
 
     def _asked_again(self, live: LiveTask, task: Task, extras: TaskExtras | None) -> None:
         if live.task.attempt > task.attempt:
@@ -217,8 +294,11 @@ class TaskService:
 
     def _refuse(self, task: Task, reason: str) -> None:
         log.error("task refused", job=task.job, reason=reason)
+        self._answer_unjournaled(task, check_report(reason=reason, extras=task.extras))
+
+    def _answer_unjournaled(self, task: Task, report: Report) -> None:
         self._outbox.put_unjournaled(
-            key=task.key, resource=task.resource, report=check_report(reason=reason, extras=task.extras)
+            key=task.key, resource=task.resource, report=report, node=task.node, dialect=task.dialect
         )
 
     def _refuse_unreadable(self, job: str, content: Any, problem: str) -> None:
@@ -232,7 +312,8 @@ class TaskService:
             except ValidationError:
                 return  # of a hub of ours, and nobody would know what the report is about
         resource = wire.task_resource(job, self._node)
-        self._outbox.put_unjournaled(key=resource, resource=resource, report=check_report(reason=reason, extras=extras))
+        report = check_report(reason=reason, extras=extras)
+        self._outbox.put_unjournaled(key=resource, resource=resource, report=report, node=self._node)
 
     # --- The life of one task
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -262,3 +263,19 @@ def test_entries_from_a_future_that_was_wrong_do_not_push_the_new_ones_out(
     journal.accept(task("a", uid="now"))
     assert journal.get("now") is not None
     assert journal.get("future-0") is None
+
+
+def test_a_file_of_the_first_version_is_taken_over_with_what_it_holds(path: Path, clock: Clock) -> None:
+    asked = task("a", uid=None)
+    journal = JournalFile(path, now=clock)
+    journal.accept(asked)
+    report_id = journal.report(asked, pull_report(reasons={"a": ""}, extras=None), TaskState.FINISHED)
+    journal.close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE tasks DROP COLUMN dialect")
+        database.execute("PRAGMA user_version = 1")
+    again = _reopened(path, clock)
+    (stored,) = again.pending_reports()
+    again.close()
+    assert (stored.id, stored.task) == (report_id, asked)
+    assert not list(path.parent.glob("*.corrupt"))

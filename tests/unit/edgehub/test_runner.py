@@ -12,8 +12,9 @@ from edgehub.runtime.base import ImageNotFound, InvalidImage, NoSpace, PullDenie
 from edgehub.tasks.live import ImageState, LiveTask
 from edgehub.tasks.model import Task, TaskState
 from edgehub.tasks.prechecks import CpuTimes, Limits, PreChecks, Space
-from edgehub.tasks.pulls import DispatchedCredentials, Puller
+from edgehub.tasks.pulls import Puller
 from edgehub.tasks.runner import Runner
+from edgehub.tasks.secrets import Credentials
 from shared.wire import Credential, Operation, Report
 from tests.unit.edgehub.scripted import ScriptedRuntime, dispatch, task, until
 
@@ -43,7 +44,7 @@ class Bench:
         self.put: list[tuple[str, bool, TaskState]] = []
         puller = Puller(
             runtime=self.runtime,
-            credentials=DispatchedCredentials(),
+            credentials=Credentials(query_timeout=60),
             parallel=parallel_pulls,
             sleep=self._sleep,
             uniform=lambda _low, high: high,

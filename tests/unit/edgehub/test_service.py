@@ -17,10 +17,11 @@ from edgehub.tasks.live import Phase
 from edgehub.tasks.model import TaskState, check_report
 from edgehub.tasks.outbox import MAX_UNJOURNALED, RESEND_AFTER, Outbox
 from edgehub.tasks.prechecks import Limits, PreChecks, ThisMachine
-from edgehub.tasks.pulls import DispatchedCredentials, Puller
+from edgehub.tasks.pulls import Puller
 from edgehub.tasks.runner import Runner
+from edgehub.tasks.secrets import Credentials
 from edgehub.tasks.service import TaskService
-from shared import wire
+from shared import prepull, wire
 from shared.wire import Cancel, Credential, Feature, Group, Message, Operation, Source, new_message
 from tests.unit.edgehub.scripted import (
     ALL_FEATURES,
@@ -44,19 +45,25 @@ class Node:
         self.now = 0.0
         self.enabled = enabled
         self.max_tasks = max_tasks
+        self.query_timeout = 60.0
+        self.first_report_delay = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._build()
 
     def _build(self) -> None:
         self.journal = Journal(self.folder / "journal.db")
-        self.outbox = Outbox(journal=self.journal, monotonic=lambda: self.now)
+        self.outbox = Outbox(
+            journal=self.journal, first_report_delay=self.first_report_delay, monotonic=lambda: self.now
+        )
         prechecks = PreChecks(limits=Limits(disk=100), filesystem=self.runtime.filesystem, machine=ThisMachine())
-        puller = Puller(runtime=self.runtime, credentials=DispatchedCredentials(), parallel=2)
+        credentials = Credentials(query_timeout=self.query_timeout)
+        puller = Puller(runtime=self.runtime, credentials=credentials, parallel=2)
         self.service = TaskService(
             node=NODE,
             journal=self.journal,
             outbox=self.outbox,
             runner=Runner(prechecks=prechecks, puller=puller, put=self.outbox.put, parallel=2),
+            credentials=credentials,
             max_tasks=self.max_tasks,
             task_timeout=60,
             enabled=self.enabled,
@@ -498,5 +505,104 @@ async def test_an_attempt_that_no_database_can_hold_is_refused_at_the_door(node:
 async def test_refusals_that_nobody_acknowledges_do_not_pile_up(node: Node) -> None:
     node.outbox.connected(RecordingChannel(*ALL_FEATURES))
     for number in range(MAX_UNJOURNALED + 5):
-        node.outbox.put_unjournaled(key=f"k{number}", resource="r", report=check_report(reason="no", extras=None))
+        report = check_report(reason="no", extras=None)
+        node.outbox.put_unjournaled(key=f"k{number}", resource="r", report=report, node=NODE)
     assert node.outbox.waiting == MAX_UNJOURNALED
+
+
+async def test_a_report_to_a_cloudcore_is_held_until_its_own_note_of_the_start_is_written(node: Node) -> None:
+    node.first_report_delay = 2.0
+    await node.restart()
+    channel = node.connect()
+    await node.ask("a", uid=None)
+    await until(lambda: node.outbox.waiting == 2)
+    node.now = 1.9
+    node.service.connected(channel)
+    await asyncio.sleep(0)
+    assert channel.sent == []
+    node.now = 2.0
+    node.service.connected(channel)
+    await until(lambda: channel.reports == [CHECKED, PULLED])
+
+
+async def test_a_report_to_a_hub_that_acknowledges_is_not_held(node: Node) -> None:
+    node.first_report_delay = 2.0
+    await node.restart()
+    channel = node.connect(*ALL_FEATURES)
+    await node.ask("a")
+    await until(lambda: channel.reports == [CHECKED, PULLED])
+
+
+async def test_a_hub_that_never_answers_about_a_secret_is_asked_three_times(node: Node) -> None:
+    node.query_timeout = 0.01
+    await node.restart()
+    channel = node.connect()
+    await node.ask("a", "b", uid=None, secret="default/my-secret")
+    await until(lambda: [m.route.operation for m in channel.sent].count(Operation.REPORT) == 2)
+    assert [m.route.operation for m in channel.sent].count(Operation.QUERY) == 3
+    final = channel.sent[-1].content
+    assert "the hub did not answer within 0.01 s" in final["extend"]
+    assert node.runtime.pulls == []
+
+
+async def test_an_answer_that_nobody_asked_for_changes_nothing(node: Node) -> None:
+    channel = node.connect()
+    await node.service.received(
+        new_message(
+            source=Source.EDGE_CONTROLLER,
+            group=Group.RESOURCE,
+            resource="default/secret/x",
+            operation=Operation.RESPONSE,
+            content={"data": {}},
+            parent="nobody",
+        )
+    )
+    assert channel.sent == []
+    await node.ask("a", uid=None)
+    await until(lambda: channel.reports == [CHECKED, PULLED])
+
+
+async def test_the_agents_own_hub_is_never_asked_for_a_secret(node: Node) -> None:
+    channel = node.connect(*ALL_FEATURES)
+    await node.ask("a", secret="default/my-secret")
+    await until(lambda: channel.reports == [CHECKED, PULLED])
+    assert node.runtime.pulls == [("a", None)]
+
+
+async def test_an_older_pull_that_is_asked_again_at_work_starts_nothing(node: Node) -> None:
+    channel = node.connect()
+    node.runtime.held["a"] = asyncio.Event()
+    content = {"TaskID": "job", "Type": "prepull", "State": "Pulling", "Item": {"Images": ["a"]}}
+    message = new_message(
+        source=Source.TASK_MANAGER,
+        group=Group.TASK_MANAGER,
+        resource=prepull.resource_down("job", NODE),
+        operation=prepull.OPERATION,
+        content=content,
+    )
+    await node.service.received(message)
+    await node.runtime.started.wait()
+    await node.service.received(message)
+    node.runtime.held["a"].set()
+    await until(lambda: len(channel.sent) == 1)
+    assert channel.sent[0].content["Action"] == "Success"
+    assert len(node.runtime.pulls) == 1
+
+
+async def test_an_older_answer_made_while_offline_is_told_in_the_older_words_after_a_restart(node: Node) -> None:
+    content = {"State": "Checking", "Item": {"CheckItem": []}}
+    await node.service.received(
+        new_message(
+            source=Source.TASK_MANAGER,
+            group=Group.TASK_MANAGER,
+            resource=prepull.resource_down("job", NODE),
+            operation=prepull.OPERATION,
+            content=content,
+        )
+    )
+    await until(lambda: node.outbox.waiting == 1)
+    await node.restart()
+    channel = node.connect()
+    await until(lambda: len(channel.sent) == 1)
+    assert channel.sent[0].route.resource == f"task/job/node/{NODE}"
+    assert channel.sent[0].content["Event"] == "Check"
