@@ -95,6 +95,16 @@ class Metrics:
             "resource",
             registry,
         )
+        self.event_loop_stall_seconds_max = Gauge(
+            "cloudhub_event_loop_stall_seconds_max",
+            "Longest time that the event loop was late since the hub was ready.",
+            registry=registry,
+        )
+        self.event_loop_busy_seconds_max = Gauge(
+            "cloudhub_event_loop_busy_seconds_max",
+            "The part of such a time in which the hub itself worked; longest since it was ready.",
+            registry=registry,
+        )
         self._refreshers: list[Callable[[], Awaitable[None]]] = []
         self._states = _States()
         registry.register(self._states)
