@@ -25,11 +25,11 @@ from cloudhub.config import CloudCoreConfig, LoadedConfig, parse_config
 from cloudhub.health import Health, HealthServer
 from cloudhub.jointoken import PKI_FOLDER
 from cloudhub.kube import JobInformer, KubeClient, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
-from cloudhub.loopwatch import watch_loop
 from cloudhub.metrics import Metrics
 from cloudhub.pki.join import JoinServer
 from cloudhub.pki.setup import PKI, PKISources, open_pki
 from cloudhub.process import Roots, process, started
+from cloudhub.sessions.queries import Queries
 from cloudhub.sessions.server import SessionServer
 from cloudhub.settings import ConfigError
 from cloudhub.standalone.server import StandaloneAPI
@@ -173,6 +173,7 @@ class _Hub:
             write_timeout=hub.writeTimeout,
         )
         listeners: list[SessionListener] = []
+        manager: TaskManager | None = None
         if queue is not None or register != "no":
             nodes = self._nodes = NodeInformer(client=self.client)
             self.health.add("nodes", lambda: nodes.check(after=config.kubeAPIConfig.unavailableAfter))
@@ -186,9 +187,11 @@ class _Hub:
                     self._root("leases", LeaseKeeper(client=self.client, names=registrar.managed).run())
             if queue is not None:
                 await self._when_the_api_serves(lambda: ensure_crd(self.client))
-                listeners.append(self._open_task_manager(queue, nodes))
+                manager = self._open_task_manager(queue, nodes)
+                listeners.append(manager)
         if queue is None:
             log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
+        listeners.append(Queries(sessions=self.sessions, find=manager.credentials_for if manager is not None else None))
         self.sessions.listener = _FanOut(listeners)
         if hub.websocket.enable:
             await self._stack.enter_async_context(started(self.sessions))
@@ -207,7 +210,6 @@ class _Hub:
         # What the start made stays for good: the collector need not look at it again, which took 100 ms each time.
         gc.collect()
         gc.freeze()
-        self._root("loop-watch", watch_loop(self.metrics))
         log.info("ready")
 
     async def _open_queue(self, folder: Path) -> TaskQueue:

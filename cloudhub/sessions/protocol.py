@@ -31,6 +31,7 @@ from shared.wire import (
     HEADER_NODE_INFO,
     HEADER_PROJECT_ID,
     Feature,
+    Group,
     Message,
     NodeInfo,
     Operation,
@@ -48,7 +49,7 @@ _PATH: Final = re.compile(r"/(?P<project>[^/?#]{1,253})/(?P<node>[^/?#]{1,253})/
 VIADUCT_CONTROL: Final = frozenset({"config", "ping", "pong"})
 """Operations that KubeEdge's transport answers by itself, with content ``ack``."""
 DELIVERED: Final = frozenset({Operation.REPORT, Operation.QUERY, Operation.RESPONSE, Operation.ERROR})
-"""Operations that the owner of the sessions gets to see."""
+"""Operations that the owner of the sessions gets to see; besides all of group ``meta``, which want an answer."""
 KNOWN_OPERATIONS: Final = frozenset(
     {
         *(operation.value for operation in Operation),
@@ -229,7 +230,7 @@ class SessionRules:
         if operation == Operation.KEEPALIVE:
             self._last_keepalive = now
             return _KEPT_ALIVE
-        if operation in DELIVERED:
+        if operation in DELIVERED or message.route.group == Group.META:
             return Deliver(message)
         if operation in VIADUCT_CONTROL:
             return Answer(_control_answer(message))

@@ -62,6 +62,10 @@ class NodeTasks:
             self._parked.setdefault(node, set()).add(uid)
             self.look_again(node)
 
+    def jobs_at(self, node: str) -> list[str]:
+        """The uids of the jobs that were given to this node and are not finished there."""
+        return list(self._tasks.get(node, ()))
+
     def __contains__(self, task: tuple[str, str]) -> bool:
         """Whether this job was given to this node, and is not finished there."""
         node, uid = task

@@ -25,15 +25,15 @@ from cloudhub.store.records import Commit
 from cloudhub.taskmanager.clock import Clock, SystemClock
 from cloudhub.taskmanager.controller import Controller
 from cloudhub.taskmanager.lifecycle import API_STATE, Tally, TaskState
-from cloudhub.taskmanager.live import LiveJob, LiveJobs
+from cloudhub.taskmanager.live import Credentials, LiveJob, LiveJobs
 from cloudhub.taskmanager.ports import Jobs, Nodes, Secrets, SessionInfo, Sessions
 from cloudhub.taskmanager.publisher import Publisher
 from cloudhub.taskmanager.reconciler import Reconciler
 from cloudhub.taskmanager.reports import Reports
 from cloudhub.taskmanager.scheduler import Scheduler
-from cloudhub.taskmanager.spec import JobSpec
+from cloudhub.taskmanager.spec import JobSpec, SecretName
 from shared.jobs import State
-from shared.wire import Message, Operation
+from shared.wire import Group, Message, Operation
 
 _log = structlog.get_logger(__name__)
 
@@ -126,8 +126,18 @@ class TaskManager:
             # A node may be back before the jobs that it speaks of.
             await self._loaded.wait()
             await self._reports.receive(session, message)
-        else:
+        elif message.route.group != Group.META:
+            # Those are queries, and answered elsewhere.
             self._metrics.messages_ignored_total.count(message.route.operation)
+
+    def credentials_for(self, node: str, namespace: str, name: str) -> tuple[str, Credentials] | None:
+        """Of a Secret that a job which this node works on names: that job's uid, and by image the credentials for its
+        registry. None when there is no such job. For nodes that do not get them with the task."""
+        for uid in self._scheduler.jobs_at(node):
+            live = self._live.get(uid)
+            if live is not None and live.ready and live.spec.image_secrets == SecretName(namespace, name):
+                return uid, live.credentials
+        return None
 
     # --- Running ----------------------------------------------------------------------------------------------------
 

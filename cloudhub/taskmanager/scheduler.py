@@ -109,6 +109,10 @@ class Scheduler:
         self._doubtful = True
         self._wake.set()
 
+    def jobs_at(self, node: str) -> list[str]:
+        """The uids of the jobs that this node works on now."""
+        return self._nodes.jobs_at(node)
+
     # --- The loop ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
