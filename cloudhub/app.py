@@ -25,6 +25,7 @@ from cloudhub.config import CloudCoreConfig, LoadedConfig, parse_config
 from cloudhub.health import Health, HealthServer
 from cloudhub.jointoken import PKI_FOLDER
 from cloudhub.kube import JobInformer, KubeClient, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
+from cloudhub.loopwatch import watch_loop
 from cloudhub.metrics import Metrics
 from cloudhub.pki.join import JoinServer
 from cloudhub.pki.setup import PKI, PKISources, open_pki
@@ -210,6 +211,7 @@ class _Hub:
         # What the start made stays for good: the collector need not look at it again, which took 100 ms each time.
         gc.collect()
         gc.freeze()
+        self._root("loop-watch", watch_loop(self.metrics))
         log.info("ready")
 
     async def _open_queue(self, folder: Path) -> TaskQueue:
