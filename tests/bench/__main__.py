@@ -8,8 +8,10 @@ The exit code is 1 when an invariant is broken, which no slow machine excuses; a
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -45,6 +47,10 @@ def quick_cases() -> dict[str, Case]:
 
 async def run(chosen: dict[str, Case], output: Path | None) -> dict[str, Record]:
     """The records, each also printed as it comes."""
+    mine = asyncio.current_task()
+    assert mine is not None
+    # As by Ctrl-C: the hub and the others are processes that would stay.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, mine.cancel)
     records: dict[str, Record] = {}
     for name, case in chosen.items():
         load = os.getloadavg()[0]

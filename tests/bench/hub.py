@@ -166,7 +166,7 @@ class Hub:
         return str(metadata["resourceVersion"])
 
 
-async def settled(hub: Hub, *, seconds: float = 2.0) -> float:
+async def settled(hub: Hub, *, seconds: float = 1.0) -> float:
     """Resident memory once the hub has been idle for a while."""
 
     async def idle() -> bool:
