@@ -48,7 +48,7 @@ def usable_sessions(wanted: int) -> tuple[int, str]:
 
 @contextlib.asynccontextmanager
 async def connected(
-    nodes: int, *, delay: float = 0.0, ack: bool = False, reconnect: bool = False
+    nodes: int, *, delay: float = 0.0, ack: bool = False
 ) -> AsyncIterator[tuple[Hub, Worker, list[str], Record]]:
     """A hub and its nodes, with the record that it begins."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
@@ -59,7 +59,7 @@ async def connected(
             names = (await edges.ask("prepare", count=usable))["nodes"]
             idle = await settled(hub)
             used = hub.cpu()
-            answer = await edges.ask("connect", port=hub.port, delay=delay, ack=ack, reconnect=reconnect)
+            answer = await edges.ask("connect", port=hub.port, delay=delay, ack=ack)
             record: Record = {"nodes": usable, "connect_s": answer["seconds"], "connect_cpu_s": hub.cpu() - used}
             if note:
                 record["note"] = note
@@ -117,7 +117,7 @@ async def ceiling(nodes: int) -> Record:
 async def restart(nodes: int) -> Record:
     """The hub is killed when a part of the nodes has ended, and started again."""
     delay = 5.0
-    async with connected(nodes, delay=delay, ack=True, reconnect=True) as (hub, edges, names, record):
+    async with connected(nodes, delay=delay, ack=True) as (hub, edges, names, record):
         await hub.create_job("job", names)
         await asyncio.sleep(1.5 * delay)
         killed = time.monotonic()
@@ -169,7 +169,7 @@ async def idle(nodes: int, minutes: float) -> Record:
             "core_share": (hub.cpu() - used) / seconds,
             "rss_after_mb": hub.resident(),
             "rss_growth": most / least - 1,
-            "open_at_end": (await edges.ask("counts"))["open"],
+            **{key: value for key, value in (await edges.ask("counts")).items() if key in ("open", "lost")},
             **await hub.stall(),
         }
         return record
@@ -199,6 +199,7 @@ def broken(record: Mapping[str, Any]) -> list[str]:
         f"{record['dispatched']} of {record['nodes']} nodes were asked": record["dispatched"] == record["nodes"],
         f"{record['twice']} node tasks were asked twice": record["twice"] == 0 or "back_s" in record,
         f"{record['pulled_twice']} pulls were done twice": record["pulled_twice"] == 0,
+        f"{record['lost']} sessions were lost": record["lost"] == 0 or "back_s" in record,
         # One more a job for the second that had begun.
         f"{record['writes']} writes of a job's object": record["writes_over"] <= 1,
         f"an object of {record['object_bytes']} bytes": record["object_bytes"] < MAX_OBJECT,

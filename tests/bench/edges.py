@@ -131,11 +131,12 @@ class Fleet:
         self._background: set[asyncio.Task[None]] = set()
         self._door: asyncio.Task[float] | None = None
         self.host, self.port = "127.0.0.1", 0
-        self.delay, self.ack, self.reconnect = 0.0, False, False
+        self.delay, self.ack = 0.0, False
         self.keepalive_frame = wire.encode_bytes(wire.keepalive())
         self._open: set[str] = set()
         self._all_open = asyncio.Event()
         self._door_opened = 0.0
+        self._lost = 0
         self._dispatches: Counter[tuple[str, str]] = Counter()
         self._pulls: Counter[tuple[str, str]] = Counter()
         self._acknowledged: set[tuple[str, str]] = set()
@@ -150,15 +151,16 @@ class Fleet:
         return {"nodes": names}
 
     async def connect(
-        self, *, port: int, delay: float = 0.0, ack: bool = False, reconnect: bool = False, keepalive: float = 15.0
+        self, *, port: int, delay: float = 0.0, ack: bool = False, keepalive: float = 15.0
     ) -> dict[str, Any]:
         """All nodes, which `prepare` made. ``seconds``: until the last one's session is open."""
-        self.port, self.delay, self.ack, self.reconnect = port, delay, ack, reconnect
+        self.port, self.delay, self.ack = port, delay, ack
         begun = time.monotonic()
+        # From the first session on: on a slow machine the last one opens when the first has had to send several.
+        self._spawn(self._keep_alive(keepalive))
         for node in self._nodes:
             self._spawn(self._dial(node))
         await self._all_open.wait()
-        self._spawn(self._keep_alive(keepalive))
         return {"seconds": time.monotonic() - begun, "open": len(self._open)}
 
     async def back(self) -> dict[str, Any]:
@@ -171,6 +173,7 @@ class Fleet:
         their end was acknowledged."""
         return {
             "open": len(self._open),
+            "lost": self._lost,
             "dispatched": len(self._dispatches),
             "twice": sum(count > 1 for count in self._dispatches.values()),
             "pulled_twice": sum(count > 1 for count in self._pulls.values()) + self._after_acknowledged,
@@ -207,7 +210,8 @@ class Fleet:
     def lost(self, node: Node, *, was_open: bool) -> None:
         self._open.discard(node.name)
         self._all_open.clear()
-        if was_open and self.reconnect:
+        if was_open:
+            self._lost += 1
             if self._door is None or self._door.done():
                 self._door = asyncio.create_task(self._wait_for_the_door())
             self._spawn(self._return(node, self._door))

@@ -57,6 +57,8 @@ def lines(records: Records) -> Iterator[Line]:
     if quiet := records.get("idle"):
         case = f"{quiet['nodes']:,} idle sessions, {quiet['minutes']:.0f} min"
         yield _most(case, "share of a core", 100 * quiet["core_share"], 15.0, "{:.1f} %")
+        text = f"{quiet['lost']} lost"
+        yield Line(case, "sessions", "none lost", text, quiet["lost"] == 0)
         yield _most(case, "growth of memory", 100 * quiet["rss_growth"], 2.0, "{:.1f} %")
     for name, record in records.items():
         if "stall_ms" in record:

@@ -18,6 +18,7 @@ SOUND: dict[str, Any] = {
     "ended": True,
     "successful": True,
     "dispatched": 1000,
+    "lost": 0,
     "twice": 0,
     "pulled_twice": 0,
     "writes": 4,
@@ -43,6 +44,7 @@ def test_a_sound_record_is_not_broken() -> None:
         {"ended": False},
         {"successful": False},
         {"dispatched": 999},
+        {"lost": 1},
         {"twice": 1},
         {"pulled_twice": 1},
         {"writes_over": 1.5},
@@ -55,7 +57,7 @@ def test_each_invariant_can_break(wrong: dict[str, Any]) -> None:
 
 
 def test_a_task_asked_again_after_a_restart_is_not_broken_but_pulled_again_is() -> None:
-    after_restart = SOUND | {"twice": 3, "back_s": 1.0}
+    after_restart = SOUND | {"twice": 3, "lost": 1000, "back_s": 1.0}
     assert broken(after_restart) == []
     assert broken(after_restart | {"pulled_twice": 1})
 
@@ -69,7 +71,12 @@ def test_the_gap_is_that_of_the_report_that_waited_longest() -> None:
 def test_a_figure_beyond_what_is_to_be_reached_is_missed() -> None:
     records = {
         "1000-nodes-2s": {"seconds": 1.2},
-        "idle": {"nodes": 5, "minutes": 1, "core_share": 0.1, "rss_growth": 0},
+        "idle": {"nodes": 5, "minutes": 1, "core_share": 0.1, "rss_growth": 0, "lost": 1},
     }
     found = {line.figure: line.met for line in report.lines(records)}
-    assert found == {"s beyond the edges' delay": False, "share of a core": True, "growth of memory": True}
+    assert found == {
+        "s beyond the edges' delay": False,
+        "share of a core": True,
+        "growth of memory": True,
+        "sessions": False,
+    }
