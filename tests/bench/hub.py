@@ -58,6 +58,7 @@ class Hub:
         self._api: KubeClient
         self._changed = asyncio.Event()
         self._cpu_of_the_dead = 0.0
+        self._stall_of_the_dead = {"stall_ms": 0.0, "busy_ms": 0.0}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -76,7 +77,7 @@ class Hub:
                 await asyncio.gather(watch, return_exceptions=True)
 
     async def kill_and_start(self) -> None:
-        self._cpu_of_the_dead = self.cpu()
+        self._cpu_of_the_dead, self._stall_of_the_dead = self.cpu(), await self.stall()
         await self.cloud.program.kill()
         await self.cloud.start()
 
@@ -94,13 +95,15 @@ class Hub:
         return float(psutil.Process(self.cloud.program.pid).memory_info().rss) / 1e6
 
     async def stall(self) -> dict[str, float]:
-        """Milliseconds, since the hub was ready: how late its loop was, and its own part in that."""
+        """Milliseconds, the longest since the hub was ready, of all its lives: how late its loop was, and its own part
+        in that."""
         _, text = await self.cloud.monitor("/metrics")
         values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
-        return {
+        found = {
             "stall_ms": 1000 * float(values["cloudhub_event_loop_stall_seconds_max"]),
             "busy_ms": 1000 * float(values["cloudhub_event_loop_busy_seconds_max"]),
         }
+        return {name: max(value, self._stall_of_the_dead[name]) for name, value in found.items()}
 
     # --- Jobs -------------------------------------------------------------------------------------------------------
 
