@@ -147,9 +147,11 @@ class Outbox:
         """Seconds; None when nothing waits."""
         if not self._pending:
             return None
-        now = self._monotonic()
-        held = [self._delay - (now - pending.made_at) for pending in self._pending if self._held(pending)]
-        return min([RESEND_AFTER / 2, *held])
+        waits = [RESEND_AFTER / 2]
+        if self._channel is not None and Feature.ACK not in self._channel.features:
+            # Not by `_held`: one whose time came since `_flush` looked would be nobody's.
+            waits += [self._delay - (self._monotonic() - pending.made_at) for pending in self._pending]
+        return max(0.0, min(waits))
 
     async def _load(self) -> None:
         """What an earlier life of the agent left; tried again while the journal cannot be read."""

@@ -95,10 +95,21 @@ async def test_messages_beyond_the_rate_are_delayed_and_not_dropped() -> None:
         assert [content for _, content in h.heard.of("message")] == list(range(60))
 
 
+async def test_a_question_is_for_the_listener() -> None:
+    async with hub() as h, h.connect("edge-1") as socket:
+        for operation in ("query", "insert", "a thing of tomorrow"):
+            await socket.send(
+                encode(new_message(source="edged", group="meta", resource="x", operation=operation, content=operation))
+            )
+        await eventually(lambda: len(h.heard.of("message")) == 3)
+        assert [content for _, content in h.heard.of("message")] == ["query", "insert", "a thing of tomorrow"]
+
+
 async def test_unknown_messages_are_counted_and_the_session_goes_on() -> None:
     async with hub() as h, h.connect("edge-1") as socket:
         for operation in ("get", "get", "insert", "a thing of tomorrow", "Check"):
-            await socket.send(encode(new_message(source="edged", group="meta", resource="x", operation=operation)))
+            # Of group ``resource``: what is of ``meta`` asks for an answer (test_a_question_is_for_the_listener).
+            await socket.send(encode(new_message(source="twin", group="resource", resource="x", operation=operation)))
         await socket.send(report("edge-1", "still here"))
         await eventually(lambda: h.heard.of("message"))
         ignored = h.metrics.messages_ignored_total

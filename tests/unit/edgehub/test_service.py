@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -523,6 +524,20 @@ async def test_a_report_to_a_cloudcore_is_held_until_its_own_note_of_the_start_i
     node.now = 2.0
     node.service.connected(channel)
     await until(lambda: channel.reports == [CHECKED, PULLED])
+
+
+async def test_a_held_report_whose_time_comes_while_it_is_looked_at_goes_out(tmp_path: Path) -> None:
+    # Made, looked at, sent; made, looked at; then its time has come.
+    moments = itertools.chain([0.0, 5.0, 5.0, 10.0, 11.999], itertools.repeat(12.0))
+    outbox = Outbox(journal=Journal(tmp_path / "journal.db"), first_report_delay=2.0, monotonic=lambda: next(moments))
+    channel = RecordingChannel()
+    outbox.connected(channel)
+    running = asyncio.create_task(outbox.run(), name="outbox")
+    for count in (1, 2):
+        outbox.put_unjournaled(key="k", resource="r", report=check_report(reason="", extras=None), node=NODE)
+        await until(lambda count=count: channel.reports == count * [CHECKED])  # type: ignore[misc]
+    running.cancel()
+    await asyncio.wait([running])
 
 
 async def test_a_report_to_a_hub_that_acknowledges_is_not_held(node: Node) -> None:
