@@ -31,14 +31,13 @@ class Weather:
 
     async def work(self, node: FakeNode, asked: Asked) -> None:
         key = (node.name, asked.uid, asked.attempt)
-        done = key in self.pulled
-        succ = self.pulled.setdefault(key, node.name not in self.broken)
         try:
             for _ in range(self.random.randrange(4)):
                 await asyncio.sleep(0.001)
-            if not done and self.random.random() < 0.1:
-                del self.pulled[key]
+            if key not in self.pulled and self.random.random() < 0.1:
                 return  # it fell silent, as if it had been killed before it did anything
+            # Not earlier: asked again meanwhile, another of its lives may have done the work and said so.
+            succ = self.pulled.setdefault(key, node.name not in self.broken)
             await self.world.sessions.check(node.name, asked)
             await self.world.sessions.pull(node.name, asked, succ=succ)
         except (AssertionError, KeyError):
