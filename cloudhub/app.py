@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import json
 import socket
@@ -21,6 +20,7 @@ from typing import Any, Final, TypeVar
 import psutil
 import structlog
 
+from cloudhub.collector import Settling, settle
 from cloudhub.config import CloudCoreConfig, LoadedConfig, parse_config
 from cloudhub.health import Health, HealthServer
 from cloudhub.jointoken import PKI_FOLDER
@@ -193,6 +193,7 @@ class _Hub:
         if queue is None:
             log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
         listeners.append(Queries(sessions=self.sessions, find=manager.credentials_for if manager is not None else None))
+        listeners.append(Settling())
         self.sessions.listener = _FanOut(listeners)
         if hub.websocket.enable:
             await self._stack.enter_async_context(started(self.sessions))
@@ -208,9 +209,7 @@ class _Hub:
             )
             await self._stack.enter_async_context(started(self.join))
         self._starting = None
-        # What the start made stays for good: the collector need not look at it again, which took 100 ms each time.
-        gc.collect()
-        gc.freeze()
+        settle(2)
         self._root("loop-watch", watch_loop(self.metrics))
         log.info("ready")
 

@@ -69,32 +69,41 @@ class Waiting(Generic[K]):
 
 
 class Expiries(Generic[K]):
-    """Keys by a time of their own. Keys that ended before their time are dropped when they outnumber the living."""
+    """Keys by a time of their own. A key that ended before its time is let go of at once; what is left of it in the
+    heap, two numbers, goes when such rests outnumber the living."""
 
-    __slots__ = ("_alive", "_heap", "_serial")
+    __slots__ = ("_heap", "_key_of", "_serial", "_serial_of")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, K]] = []
-        self._alive: dict[K, int] = {}
+        self._heap: list[tuple[float, int]] = []
+        self._key_of: dict[int, K] = {}
+        self._serial_of: dict[K, int] = {}
         self._serial = 0
 
     def __len__(self) -> int:
-        return len(self._alive)
+        return len(self._serial_of)
 
     def add(self, key: K, at: float) -> None:
+        """A key that is here already has this time from now on."""
+        self.discard(key)
         self._serial += 1
-        self._alive[key] = self._serial
-        heapq.heappush(self._heap, (at, self._serial, key))
+        self._key_of[self._serial], self._serial_of[key] = key, self._serial
+        heapq.heappush(self._heap, (at, self._serial))
 
     def discard(self, key: K) -> None:
-        if self._alive.pop(key, None) is not None and len(self._heap) > 2 * len(self._alive) + 64:
-            self._heap = [entry for entry in self._heap if self._alive.get(entry[2]) == entry[1]]
+        serial = self._serial_of.pop(key, None)
+        if serial is None:
+            return
+        del self._key_of[serial]
+        if len(self._heap) > 2 * len(self._key_of) + 64:
+            self._heap = [entry for entry in self._heap if entry[1] in self._key_of]
             heapq.heapify(self._heap)
 
     def due(self, now: float) -> Iterator[K]:
         """Takes out each key whose time is not after ``now``."""
         while self._heap and self._heap[0][0] <= now:
-            _, serial, key = heapq.heappop(self._heap)
-            if self._alive.get(key) == serial:
-                del self._alive[key]
+            _, serial = heapq.heappop(self._heap)
+            key = self._key_of.pop(serial, None)
+            if key is not None:
+                del self._serial_of[key]
                 yield key

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import ssl
 import time
 from functools import partial
 
@@ -12,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from cloudhub.metrics import sample
 from cloudhub.pki.ca import utc_now
+from cloudhub.sessions.connection import NodeConnection
 from cloudhub.sessions.server import SessionLimits
 from tests.integration.certificates import node_context
 from tests.integration.sessions.hub import KEEPALIVE, Hub, closed, dispatch, eventually, hub, report
@@ -216,3 +220,45 @@ async def _connect(h: Hub, count: int) -> list[ClientConnection]:
 
 def _has_heard(h: Hub, messages: int) -> bool:
     return len(h.heard.of("message")) == messages
+
+
+@pytest.mark.parametrize("end", ["lost", "close frame", "protocol error", "disconnected", "replaced"])
+async def test_a_session_that_ended_leaves_nothing_for_the_garbage_collector(end: str) -> None:
+    """`cloudhub.collector` hides sessions from it, so nothing of them may wait for it."""
+    async with hub() as h:
+        context = node_context(h.ca, "edge-1")
+        gc.collect()
+        gc.disable()
+        try:
+            sockets = [await asyncio.to_thread(_bare_client, context, h.server.port)]
+            if end == "close frame":
+                sockets[0].sendall(b"\x88\x82\0\0\0\0\x03\xe8")
+            elif end == "protocol error":
+                sockets[0].sendall(b"\xff" * 8)
+            elif end == "disconnected":
+                h.server.disconnect("edge-1", "a test")
+            elif end == "replaced":
+                sockets.append(await asyncio.to_thread(_bare_client, context, h.server.port))
+            for stream in sockets:
+                await asyncio.to_thread(stream.close)
+            await eventually(lambda: h.server.get("edge-1") is None)
+            await eventually(lambda: not _connections())
+        finally:
+            gc.enable()
+
+
+def _connections() -> list[object]:
+    return [found for found in gc.get_objects() if type(found) is NodeConnection]
+
+
+def _bare_client(context: ssl.SSLContext, port: int) -> ssl.SSLSocket:
+    """Of which nothing is in this event loop: its handshake is done when this returns."""
+    stream = context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1")
+    lines = [
+        "GET /p/edge-1/events HTTP/1.1", "Host: hub", "Upgrade: websocket", "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", "node_id: edge-1",
+        "project_id: p", "ConnectionUse: msg", "", "",
+    ]  # fmt: skip
+    stream.sendall("\r\n".join(lines).encode())
+    assert stream.recv(4096).startswith(b"HTTP/1.1 101")
+    return stream
