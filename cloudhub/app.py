@@ -37,7 +37,7 @@ from cloudhub.standalone.server import StandaloneAPI
 from cloudhub.store.engine import open_database
 from cloudhub.store.queue import TaskQueue
 from cloudhub.taskmanager.manager import TaskManager, TaskManagerSettings
-from cloudhub.taskmanager.ports import SessionInfo, SessionListener, Unavailable
+from cloudhub.taskmanager.ports import SessionInfo, SessionListener, SessionWatcher, Unavailable
 from shared.wire import Message
 
 log = structlog.get_logger(__name__)
@@ -173,6 +173,7 @@ class _Hub:
             node_limit=hub.nodeLimit,
             write_timeout=hub.writeTimeout,
         )
+        watchers: list[SessionWatcher] = [Settling()]
         listeners: list[SessionListener] = []
         manager: TaskManager | None = None
         if queue is not None or register != "no":
@@ -181,7 +182,7 @@ class _Hub:
             self._root("nodes", nodes.run())
             if register != "no":
                 registrar = NodeRegistrar(client=self.client, nodes=nodes, unschedulable=register == "unschedulable")
-                listeners.append(_NodesOnly(registrar))
+                watchers.append(registrar)
                 self._root("registrar", registrar.run())
                 if register == "unschedulable":
                     # A cluster's node controller calls a Node without a Lease Unknown; ours has no such controller.
@@ -193,8 +194,7 @@ class _Hub:
         if queue is None:
             log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
         listeners.append(Queries(sessions=self.sessions, find=manager.credentials_for if manager is not None else None))
-        listeners.append(Settling())
-        self.sessions.listener = _FanOut(listeners)
+        self.sessions.listener = _FanOut(watchers, listeners)
         if hub.websocket.enable:
             await self._stack.enter_async_context(started(self.sessions))
         if hub.https.enable:
@@ -270,33 +270,23 @@ class _Hub:
 
 
 class _FanOut:
-    """One listener for the sessions, several who want to know. A message is for the one that takes messages."""
+    """One listener for the sessions, several who want to know. Each takes the messages that are for it."""
 
-    def __init__(self, listeners: Sequence[SessionListener]) -> None:
+    def __init__(self, watchers: Sequence[SessionWatcher], listeners: Sequence[SessionListener]) -> None:
+        self._watchers = (*watchers, *listeners)
         self._listeners = tuple(listeners)
 
     def session_opened(self, session: SessionInfo) -> None:
-        for listener in self._listeners:
-            listener.session_opened(session)
+        for watcher in self._watchers:
+            watcher.session_opened(session)
 
     def session_closed(self, session: SessionInfo) -> None:
+        for watcher in self._watchers:
+            watcher.session_closed(session)
+
+    async def messages_received(self, session: SessionInfo, messages: Sequence[Message]) -> None:
         for listener in self._listeners:
-            listener.session_closed(session)
-
-    async def message_received(self, session: SessionInfo, message: Message) -> None:
-        for listener in self._listeners:
-            await listener.message_received(session, message)
-
-
-class _NodesOnly:
-    """The registrar as a listener: it wants no messages."""
-
-    def __init__(self, registrar: NodeRegistrar) -> None:
-        self.session_opened = registrar.session_opened
-        self.session_closed = registrar.session_closed
-
-    async def message_received(self, session: SessionInfo, message: Message) -> None:
-        return
+            await listener.messages_received(session, messages)
 
 
 # --- Standalone -----------------------------------------------------------------------------------------------

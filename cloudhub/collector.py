@@ -15,7 +15,6 @@ import gc
 from typing import Final
 
 from cloudhub.taskmanager.ports import SessionInfo
-from shared.wire import Message
 
 SESSIONS: Final = 250
 """Rarer, and the collector finds enough new objects for a walk in between; each time costs a millisecond or so."""
@@ -32,7 +31,7 @@ def settle(generation: int = YOUNG) -> None:
 
 
 class Settling:
-    """A `cloudhub.taskmanager.ports.SessionListener`: `settle` after each `SESSIONS` sessions that were opened."""
+    """A `cloudhub.taskmanager.ports.SessionWatcher`: `settle` after each `SESSIONS` sessions that were opened."""
 
     def __init__(self) -> None:
         self._opened = 0
@@ -43,7 +42,4 @@ class Settling:
             settle()
 
     def session_closed(self, session: SessionInfo) -> None:
-        return
-
-    async def message_received(self, session: SessionInfo, message: Message) -> None:
         return

@@ -5,8 +5,9 @@ bytes. It is written on the bare transport instead of websockets' ready-made con
 idle sessions: no task, no queue and no timer belongs to a session that only sends keepalives.
 
 Guarantees:
-- The owner's `message_received` is awaited before the next message of this session is handed over, and reading stops
-  while a few wait. Messages that arrived whole before the link broke are handed over before the session is gone.
+- Messages that arrived together are handed over together: a node's reports of check and pull then share one commit.
+  The owner's `messages_received` is awaited before more of this session is handed over, and reading stops while a few
+  wait. Messages that arrived whole before the link broke are handed over before the session is gone.
 - What a peer can make this keep is bounded: the outbox, the messages not yet handed over, one slice of undecoded bytes
   beyond what the transport delivered at once, one message of `MAX_FRAME_BYTES` in the making. Reading also stops while
   the peer does not read what it is sent, so that answering its pings cannot fill memory.
@@ -359,18 +360,20 @@ class NodeConnection(asyncio.Protocol):
             self.close(event.code, event.reason, event.label)
 
     async def _pump(self) -> None:
-        """Hands over what arrived, one by one; ends when there is nothing left."""
+        """Hands over what arrived; ends when there is nothing left."""
         try:
             if self._predecessor is not None:
                 await asyncio.wait((self._predecessor,))
                 self._predecessor = None
             while self._inbox:
+                # They stay in the inbox meanwhile: what waits for its commit is bounded like what waits for its turn.
+                messages = tuple(self._inbox)
                 try:
-                    await self._owner.message_received(self.info, self._inbox[0])
+                    await self._owner.messages_received(self.info, messages)
                 except Exception:
                     log.exception("message handling failed", node=self.info.node)
                     self.close(CloseCode.INTERNAL_ERROR, "internal error", "internal")
-                del self._inbox[0]
+                del self._inbox[: len(messages)]
                 if self._reading_paused and self.is_open:
                     self._go_on_reading()
         finally:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -52,10 +52,10 @@ class Queries:
     def session_closed(self, session: SessionInfo) -> None:
         return
 
-    async def message_received(self, session: SessionInfo, message: Message) -> None:
-        if message.route.group != Group.META or message.route.operation not in ASKING:
-            return
-        self._sessions.send(session.node, self._answer(session.node, message))
+    async def messages_received(self, session: SessionInfo, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if message.route.group == Group.META and message.route.operation in ASKING:
+                self._sessions.send(session.node, self._answer(session.node, message))
 
     def _answer(self, node: str, query: Message) -> Message:
         route = query.route

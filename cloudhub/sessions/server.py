@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -334,8 +334,8 @@ class SessionServer:
         if self._stopping and not self._connections:
             self._all_over.set()
 
-    async def message_received(self, session: SessionInfo, message: Message) -> None:
-        await self._require_listener().message_received(session, message)
+    async def messages_received(self, session: SessionInfo, messages: Sequence[Message]) -> None:
+        await self._require_listener().messages_received(session, messages)
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 

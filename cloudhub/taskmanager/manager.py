@@ -12,7 +12,7 @@ so that nothing is taken for deleted that merely was not listed yet.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -121,14 +121,18 @@ class TaskManager:
     def session_closed(self, session: SessionInfo) -> None:
         """Its tasks stay its own until their deadlines."""
 
-    async def message_received(self, session: SessionInfo, message: Message) -> None:
-        if message.route.operation == Operation.REPORT:
+    async def messages_received(self, session: SessionInfo, messages: Sequence[Message]) -> None:
+        reports: list[Message] = []
+        for message in messages:
+            if message.route.operation == Operation.REPORT:
+                reports.append(message)
+            elif message.route.group != Group.META:
+                # Those are queries, and answered elsewhere.
+                self._metrics.messages_ignored_total.count(message.route.operation)
+        if reports:
             # A node may be back before the jobs that it speaks of.
             await self._loaded.wait()
-            await self._reports.receive(session, message)
-        elif message.route.group != Group.META:
-            # Those are queries, and answered elsewhere.
-            self._metrics.messages_ignored_total.count(message.route.operation)
+            await self._reports.receive(session, reports)
 
     def credentials_for(self, node: str, namespace: str, name: str) -> tuple[str, Credentials] | None:
         """Of a Secret that a job which this node works on names: that job's uid, and by image the credentials for its

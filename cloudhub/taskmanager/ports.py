@@ -7,7 +7,7 @@ next: `Unavailable` is tried again, `Gone` ends it, `NotFound` and `Forbidden` a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -121,15 +121,19 @@ class Sessions(Protocol):
         ...
 
 
-class SessionListener(Protocol):
-    """What the sessions tell their owner. All run on the event loop, in order for each node."""
+class SessionWatcher(Protocol):
+    """What the sessions tell who wants to know of them. Runs on the event loop, in order for each node."""
 
     def session_opened(self, session: SessionInfo) -> None: ...
     def session_closed(self, session: SessionInfo) -> None:
         """Not called for a session that a newer one of the same node replaced."""
         ...
 
-    async def message_received(self, session: SessionInfo, message: Message) -> None:
-        """Awaited before the next frame of this session is read: a slow owner slows the sender, nothing piles up.
-        Keepalives are not passed on. Must not raise."""
+
+class SessionListener(SessionWatcher, Protocol):
+    """What the sessions tell their owner."""
+
+    async def messages_received(self, session: SessionInfo, messages: Sequence[Message]) -> None:
+        """What arrived together, in order. Awaited before more of this session is handed over: a slow owner slows the
+        sender, nothing piles up. Keepalives are not passed on. Must not raise."""
         ...

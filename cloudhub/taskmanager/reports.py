@@ -81,24 +81,27 @@ class Reports:
         """By node; see `MAX_HELD`."""
         self._holding = asyncio.Event()
 
-    async def receive(self, session: SessionInfo, message: Message) -> None:
-        """Returns when the report is on the disk, refused, or held."""
-        self._metrics.reports_total.inc()
+    async def receive(self, session: SessionInfo, messages: Sequence[Message]) -> None:
+        """Returns when each of the reports is on the disk, refused, or held."""
+        reports = [report for message in messages if (report := self._understood(session, message)) is not None]
         try:
-            received = self._read(session, message)
-        except WireError as error:
-            self._refuse(session.node, MALFORMED, detail=str(error))
-            return
-        if received is None:
-            return
-        try:
-            (outcome,) = await self._store.apply((received.change,))
+            outcomes = await self._store.apply([report.change for report in reports])
         except StoreClosed:
             return
         except StoreUnavailable:
-            self._hold(session.node, received)
+            for report in reports:
+                self._hold(session.node, report)
         else:
-            self._answer(received, outcome)
+            for report, outcome in zip(reports, outcomes, strict=True):
+                self._answer(report, outcome)
+
+    def _understood(self, session: SessionInfo, message: Message) -> _Received | None:
+        self._metrics.reports_total.inc()
+        try:
+            return self._read(session, message)
+        except WireError as error:
+            self._refuse(session.node, MALFORMED, detail=str(error))
+            return None
 
     async def run(self) -> None:
         """Stores what was held as soon as that is possible."""

@@ -101,18 +101,19 @@ class Nodes:
     async def _work(self, session: SessionInfo, asked: Message) -> None:
         extras = {key: asked.content["task"][key] for key in ("job_uid", "attempt")}
         images = json.dumps([{"image": IMAGE, "status": "True", "reason": ""}])
+        reports = []
         for action, extend in (("Check", ""), ("Pull", images)):
             content = {"action": action, "succ": True, "finishTime": "", "reason": "", "extend": extend, "task": extras}
-            await self.manager.message_received(
-                session,
+            reports.append(
                 new_message(
                     source=Source.WEBSOCKET,
                     group=Group.HUB,
                     resource=asked.route.resource,
                     operation=Operation.REPORT,
                     content=content,
-                ),
+                )
             )
+        await self.manager.messages_received(session, reports)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,13 +42,13 @@ class Recorder:
     def session_closed(self, session: SessionInfo) -> None:
         self.calls.append(("closed", session.node, session.serial))
 
-    async def message_received(self, session: SessionInfo, message: Message) -> None:
+    async def messages_received(self, session: SessionInfo, messages: Sequence[Message]) -> None:
         await self.gate.wait()
         # As one that waits for a commit: others get their turn in between.
         await asyncio.sleep(0)
         if self.fail:
             raise ValueError("a fault of the listener")
-        self.calls.append(("message", session.node, message.content))
+        self.calls += [("message", session.node, message.content) for message in messages]
 
     def of(self, what: str) -> list[tuple[str, Any]]:
         return [(node, detail) for kind, node, detail in self.calls if kind == what]

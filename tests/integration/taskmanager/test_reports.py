@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.records import Commit
 from cloudhub.taskmanager import reports
 from shared.wire import Operation, Route, new_message
 from tests.integration.taskmanager.world import STOCK, World
@@ -46,7 +48,7 @@ async def test_malformed_reports_are_counted_and_change_nothing(world: World, co
         operation=Operation.REPORT,
         content=content,
     )
-    await world.manager.message_received(world.sessions.live["a"], message)
+    await world.manager.messages_received(world.sessions.live["a"], [message])
     assert world.metrics.refusals_total.value("malformed") == 1
     assert await world.stored_state("a") == "Checking"
 
@@ -56,7 +58,7 @@ async def test_a_report_for_no_task_is_malformed(world: World, resource: str) ->
     world.sessions.connect("a")
     message = new_message(source="websocket", group="hub", resource="x", operation=Operation.REPORT, content={})
     message = message.model_copy(update={"route": Route(operation=Operation.REPORT, resource=resource)})
-    await world.manager.message_received(world.sessions.live["a"], message)
+    await world.manager.messages_received(world.sessions.live["a"], [message])
     assert world.metrics.refusals_total.value("malformed") == 1
 
 
@@ -92,14 +94,45 @@ async def test_no_content_of_a_report_does_harm(world: World, content: Any) -> N
         operation=Operation.REPORT,
         content=content,
     )
-    await world.manager.message_received(world.sessions.live["other"], message)
+    await world.manager.messages_received(world.sessions.live["other"], [message])
     assert await world.stored_state("a") == "Checking"
+
+
+async def test_reports_that_arrive_together_are_stored_together(world: World) -> None:
+    world.nodes.add("a")
+    world.sessions.connect("a")
+    world.job(nodes=["a"])
+    await world.until(lambda: world.asked("a"))
+    (asked,) = world.asked("a")
+    together = [
+        new_message(
+            source="websocket",
+            group="hub",
+            resource=f"operations.kubeedge.io/v1alpha2/imageprepulljob/{asked.job}/node/a",
+            operation=Operation.REPORT,
+            content={"action": action, "succ": True, "task": {"job_uid": asked.uid, "attempt": asked.attempt}}
+            | ({"extend": json.dumps([{"image": image, "status": "True"} for image in asked.images])} if last else {}),
+        )
+        for action, last in (("Check", False), ("Pull", True))
+    ]
+    commits: list[list[tuple[str, str | None]]] = []
+    original = world.store.on_commit
+
+    def on_commit(commit: Commit) -> None:
+        commits.append([(str(outcome.change.event), outcome.after) for outcome in commit.outcomes])
+        original(commit)
+
+    world.store.on_commit = on_commit
+    await world.manager.messages_received(world.sessions.live["a"], together)
+    assert commits[0] == [("CheckSucceeded", "Pulling"), ("PullSucceeded", "Successful")]
+    assert world.sessions.node("a").acknowledged == [message.header.msg_id for message in together]
+    await world.until_state("Successful")
 
 
 async def test_other_messages_are_counted_and_ignored(world: World) -> None:
     world.sessions.connect("a")
     message = new_message(source="twin", group="resource", resource="membership/detail", operation="get")
-    await world.manager.message_received(world.sessions.live["a"], message)
+    await world.manager.messages_received(world.sessions.live["a"], [message])
     assert world.metrics.messages_ignored_total.value("get") == 1
 
 

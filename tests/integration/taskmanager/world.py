@@ -276,7 +276,7 @@ class FakeSessions:
             content=report if content is None else content,
         )
         assert self.manager is not None
-        await self.manager.message_received(self.live[node], message)
+        await self.manager.messages_received(self.live[node], [message])
         return message.header.msg_id
 
     async def check(self, node: str, asked: Asked, *, succ: bool = True, reason: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypothesis import settings
@@ -28,7 +29,7 @@ class Heard:
     def session_closed(self, session: SessionInfo) -> None:
         self.calls.append(("closed", session.serial))
 
-    async def message_received(self, session: SessionInfo, message: Message) -> None:
+    async def messages_received(self, session: SessionInfo, messages: Sequence[Message]) -> None:
         raise NotImplementedError
 
 
