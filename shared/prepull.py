@@ -14,17 +14,31 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from shared import wire
-from shared.wire import Dispatch, Operation, PullTemplate, Report, ResourceText, ShortText, WireError
+from shared.wire import (
+    MAX_FRAME_BYTES,
+    MAX_REASON,
+    Dispatch,
+    Operation,
+    PullTemplate,
+    ReasonText,
+    Report,
+    ResourceText,
+    ShortText,
+    WireError,
+)
 
 OPERATION: Final = "prepull"
 
-_DOWN = re.compile(r"prepull/(?P<job>[-.a-z0-9]{1,253})/node/(?P<node>[-.a-z0-9]{1,253})")
+_JOB_AND_NODE: Final = r"/(?P<job>[-.a-z0-9]{1,253})/node/(?P<node>[-.a-z0-9]{1,253})"
+_DOWN = re.compile("prepull" + _JOB_AND_NODE)
+_UP = re.compile("task" + _JOB_AND_NODE)
 
 
 class State(StrEnum):
@@ -45,7 +59,16 @@ def resource_up(job: str, node: str) -> str:
 
 def parse_resource_down(resource: str) -> tuple[str, str]:
     """Job name and node name. Raises `WireError`."""
-    match = _DOWN.fullmatch(resource)
+    return _job_and_node(_DOWN, resource)
+
+
+def parse_resource_up(resource: str) -> tuple[str, str]:
+    """As `parse_resource_down`, of a report."""
+    return _job_and_node(_UP, resource)
+
+
+def _job_and_node(pattern: re.Pattern[str], resource: str) -> tuple[str, str]:
+    match = pattern.fullmatch(resource)
     if match is None:
         raise WireError(f"resource {resource[:128]!r} is no prepull task")
     return match["job"], match["node"]
@@ -125,6 +148,25 @@ def parse_request(content: Any) -> Request:
     )
 
 
+def check_content(job: str, check_items: Sequence[str]) -> dict[str, Any]:
+    """The content down that asks for the checks alone."""
+    return {"TaskID": job, "Type": OPERATION, "State": State.CHECKING.value, "Item": {"CheckItem": list(check_items)}}
+
+
+def pull_content(
+    job: str, node: str, *, images: Sequence[str], secret: str, retry_times: int, check_items: Sequence[str]
+) -> dict[str, Any]:
+    """The content down that asks for the pulls alone; EdgeCore gets the check items here too, and passes them over."""
+    item = {
+        "Images": list(images),
+        "NodeName": node,
+        "Secret": secret,
+        "RetryTimes": retry_times,
+        "CheckItems": list(check_items),
+    }
+    return {"TaskID": job, "Type": OPERATION, "State": State.PULLING.value, "Item": item}
+
+
 def response(node: str, report: Report) -> dict[str, Any]:
     """The content up. ``report.action`` is the event: ``Init``, ``Check`` or ``Pull``."""
     results = [
@@ -140,3 +182,59 @@ def response(node: str, report: Report) -> dict[str, Any]:
         "Time": report.finishTime,
         "ExternalMessage": json.dumps(results) if results else "",
     }
+
+
+class _Response(_Go):
+    event: ShortText
+    action: Annotated[str, Field(pattern="^(Success|Failure)$")]
+    reason: ReasonText = ""
+    time: ShortText = ""
+    externalmessage: str = Field(default="", max_length=MAX_FRAME_BYTES)
+
+
+class _ImageState(_Go):
+    image: ResourceText
+    state: ShortText = ""
+    reason: ReasonText = ""
+
+
+_IMAGE_STATES: Final = TypeAdapter(Annotated[list[_ImageState], Field(max_length=1000)])
+_SUCCESSFUL: Final = "Successful"
+_PASSED: Final = frozenset({"ok", ""})
+
+
+def parse_response(content: Any) -> Report:
+    """The content up as the newer messages say it; ``action`` may be ``Init`` besides, a mere sign of life. Which node
+    it is of is not taken from the content but from its session. Raises `WireError` that names the field."""
+    try:
+        found = _Response.model_validate(_lower_keys(content))
+        # Go writes null where there is no list, and EdgeCore that in the text.
+        text = found.externalmessage
+        states = [] if text in ("", "null") else _IMAGE_STATES.validate_json(text)
+    except ValidationError as error:
+        raise WireError(wire.first_problem(error)) from None
+    succeeded = found.action == "Success"
+    results = [{"image": one.image, "status": str(one.state == _SUCCESSFUL), "reason": one.reason} for one in states]
+    try:
+        return Report(
+            action=found.event,
+            succ=succeeded,
+            finishTime=found.time,
+            reason=found.reason if succeeded or found.event != "Check" else readable_check(found.reason),
+            extend=json.dumps(results, ensure_ascii=False) if results else "",
+        )
+    except ValidationError as error:
+        raise WireError(wire.first_problem(error)) from None
+
+
+def readable_check(reason: str) -> str:
+    """EdgeCore puts a JSON object into the reason of a failed check: by check item, ``ok`` or what is wrong. Here what
+    is wrong is left of it, as people read it; any other text stays as it is."""
+    try:
+        results = json.loads(reason)
+    except (ValueError, RecursionError):
+        return reason
+    if not isinstance(results, dict):
+        return reason
+    wrong = [f"{item}: {result}" for item, result in results.items() if str(result).strip().lower() not in _PASSED]
+    return "; ".join(wrong)[:MAX_REASON] or reason

@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared import prepull
-from shared.prepull import State, parse_request, parse_resource_down, response
+from shared.prepull import State, parse_request, parse_resource_down, parse_resource_up, parse_response, response
 from shared.wire import Operation, Report, WireError
 
 
@@ -94,3 +96,100 @@ def test_a_pulls_answer_has_the_results_as_json_text() -> None:
 
 def test_a_check_has_no_results() -> None:
     assert response("n", Report(action="Check", succ=True))["ExternalMessage"] == ""
+
+
+# --- The hub's side ---------------------------------------------------------------------------------------------------
+
+names = st.from_regex(r"[a-z0-9]([-.a-z0-9]{0,60}[a-z0-9])?", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@given(names, names, st.lists(texts.filter(bool), min_size=1, max_size=5), texts, st.integers(0, 1000))
+def test_what_the_hub_asks_for_is_read_by_the_other_side_as_it_was_meant(
+    job: str, node: str, images: list[str], secret: str, retries: int
+) -> None:
+    check = parse_request(json.loads(json.dumps(prepull.check_content(job, ["disk", "cpu"]))))
+    assert (check.state, check.check_items, check.images) == (State.CHECKING, ("disk", "cpu"), ())
+    content = prepull.pull_content(job, node, images=images, secret=secret, retry_times=retries, check_items=["disk"])
+    pull = parse_request(json.loads(json.dumps(content)))
+    assert (pull.state, pull.images, pull.secret, pull.retry_times) == (State.PULLING, tuple(images), secret, retries)
+    assert parse_resource_down(prepull.resource_down(job, node)) == (job, node)
+    assert parse_resource_up(prepull.resource_up(job, node)) == (job, node)
+
+
+@given(st.booleans(), texts, st.lists(st.tuples(texts, st.booleans(), texts), max_size=5))
+def test_a_report_is_read_back_as_it_was_sent(succ: bool, reason: str, images: list[tuple[str, bool, str]]) -> None:
+    extend = json.dumps([{"image": image, "status": str(ok), "reason": why} for image, ok, why in images])
+    sent = Report(action="Pull", succ=succ, finishTime="2026-01-02T03:04:05Z", reason=reason, extend=extend)
+    assert parse_response(json.loads(json.dumps(response("n", sent)))).images() == sent.images()
+    read = parse_response(response("n", sent))
+    assert (read.action, read.succ, read.finishTime, read.reason) == ("Pull", succ, sent.finishTime, reason)
+
+
+def test_a_report_as_edgecore_writes_it_is_read() -> None:
+    content = (
+        '{"NodeName":"edge-1","State":"","Event":"Pull","Action":"Failure","Reason":"pull image failed, err: denied",'
+        '"Time":"2026-01-02T03:04:05Z","ExternalMessage":"[{\\"image\\":\\"r.io/a:v1\\",\\"state\\":\\"Successful\\"},'
+        '{\\"image\\":\\"r.io/b:v1\\",\\"state\\":\\"Failed\\",\\"reason\\":\\"denied\\"}]"}'
+    )
+    report = parse_response(json.loads(content))
+    assert (report.action, report.succ, report.reason) == ("Pull", False, "pull image failed, err: denied")
+    assert [(one.image, one.ok, one.reason) for one in report.images()] == [
+        ("r.io/a:v1", True, ""),
+        ("r.io/b:v1", False, "denied"),
+    ]
+
+
+@pytest.mark.parametrize("external", ["", "null", "[]"])
+def test_a_report_without_images_has_none(external: str) -> None:
+    report = parse_response({"Event": "Pull", "Action": "Success", "ExternalMessage": external})
+    assert report.succ
+    assert report.images() == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "readable"),
+    [
+        (
+            '{"cpu":"ok","disk":"current disk usage is 91.20%, which exceeds the maximum usage of 80%","mem":"ok"}',
+            "disk: current disk usage is 91.20%, which exceeds the maximum usage of 80%",
+        ),
+        ('{"cpu":"busy","mem":"full"}', "cpu: busy; mem: full"),
+        ('{"cpu":"ok"}', '{"cpu":"ok"}'),
+        ("unmarshal failed", "unmarshal failed"),
+        ('["a"]', '["a"]'),
+        ("{" * 100_000, "{" * 4096),
+        ("", ""),
+    ],
+)
+def test_a_failed_checks_reason_is_made_readable(reason: str, readable: str) -> None:
+    assert parse_response({"Event": "Check", "Action": "Failure", "Reason": reason}).reason == readable
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        [],
+        "text",
+        {},
+        {"Event": "Pull"},
+        {"Event": "Pull", "Action": "Maybe"},
+        {"Event": 5, "Action": "Success"},
+        {"Event": "Pull", "Action": "Success", "ExternalMessage": "{"},
+        {"Event": "Pull", "Action": "Success", "ExternalMessage": "[1]"},
+        {"Event": "Pull", "Action": "Success", "ExternalMessage": json.dumps([{"image": "a"}] * 1001)},
+        {"Event": "Pull", "Action": "Success", "ExternalMessage": json.dumps([{"image": "x" * 2000}])},
+    ],
+)
+def test_a_report_that_cannot_be_read_is_refused(content: Any) -> None:
+    with pytest.raises(WireError):
+        parse_response(content)
+
+
+@pytest.mark.parametrize(
+    "resource", ["", "task/a", "prepull/a/node/b", "task/a/node/b/c", "task/A/node/b", "task//node/b"]
+)
+def test_the_resource_of_another_report_is_refused(resource: str) -> None:
+    with pytest.raises(WireError, match="is no prepull task"):
+        parse_resource_up(resource)
