@@ -193,7 +193,7 @@ class _Hub:
                 listeners.append(manager)
         if queue is None:
             log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
-        listeners.append(Queries(sessions=self.sessions, find=manager.credentials_for if manager is not None else None))
+        listeners.append(Queries(sessions=self.sessions, find=manager.secret_for if manager is not None else None))
         self.sessions.listener = _FanOut(watchers, listeners)
         if hub.websocket.enable:
             await self._stack.enter_async_context(started(self.sessions))
@@ -231,7 +231,9 @@ class _Hub:
             secrets=self.secrets,
             sessions=self.sessions,
             settings=TaskManagerSettings(
-                status_entries=settings.statusEntries, publish_interval=settings.publishInterval
+                status_entries=settings.statusEntries,
+                publish_interval=settings.publishInterval,
+                dialect_timeout=settings.dialectTimeout,
             ),
             metrics=self.metrics,
         )

@@ -261,6 +261,13 @@ class TaskManagerConfig(_Settings):
         unit="seconds",
         breaks="Too short: many jobs load the API server. Too long: the status lags.",
     )
+    dialectTimeout: Annotated[float, Field(ge=1, le=3600)] = setting(
+        20,
+        what="How long an EdgeCore of unknown version may leave a v1alpha2 task unanswered before it is sent it in "
+        "v1alpha1 too (KubeEdge 1.16 to 1.20); at most half of the time that the task has. Ours.",
+        unit="seconds",
+        breaks="Too short: slow nodes check twice. Too long: old nodes lose that much of timeoutSeconds.",
+    )
 
 
 class Modules(_Settings):

@@ -67,6 +67,7 @@ class Operation(StrEnum):
     PULL = "Pull"
     REPORT = "UpdateNodeActionStatus"
     QUERY = "query"
+    UPDATE = "update"
     RESPONSE = "response"
     ERROR = "error"
     # Ours, each behind the feature of the same name.

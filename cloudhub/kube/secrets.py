@@ -62,7 +62,13 @@ def secret_object(item: Mapping[str, Any], where: str) -> SecretObject:
         decoded = {str(key): base64.b64decode(value, validate=True) for key, value in data.items()}
     except (binascii.Error, TypeError, ValueError, AttributeError):
         raise Rejected(f"Secret {where}: its data is no base64") from None
-    return SecretObject(type=str(item.get("type") or OPAQUE), data=decoded)
+    about = item.get("metadata") or {}
+    return SecretObject(
+        type=str(item.get("type") or OPAQUE),
+        data=decoded,
+        uid=str(about.get("uid") or ""),
+        resource_version=str(about.get("resourceVersion") or ""),
+    )
 
 
 def _encoded(data: Mapping[str, bytes]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from websockets.datastructures import Headers
 
 from cloudhub.pki.names import NotANode, node_of
+from shared import prepull
 from shared.wire import (
     HEADER_CONNECTION_USE,
     HEADER_FEATURES,
@@ -35,11 +36,13 @@ from shared.wire import (
     Message,
     NodeInfo,
     Operation,
+    Route,
     WireError,
     decode,
     first_problem,
     new_message,
     parse_features,
+    task_resource,
 )
 
 MAX_NODE_INFO_BYTES: Final = 1024
@@ -48,7 +51,9 @@ _PATH: Final = re.compile(r"/(?P<project>[^/?#]{1,253})/(?P<node>[^/?#]{1,253})/
 
 VIADUCT_CONTROL: Final = frozenset({"config", "ping", "pong"})
 """Operations that KubeEdge's transport answers by itself, with content ``ack``."""
-DELIVERED: Final = frozenset({Operation.REPORT, Operation.QUERY, Operation.RESPONSE, Operation.ERROR})
+DELIVERED: Final = frozenset(
+    {Operation.REPORT, prepull.OPERATION, Operation.QUERY, Operation.RESPONSE, Operation.ERROR}
+)
 """Operations that the owner of the sessions gets to see; besides all of group ``meta``, which want an answer."""
 KNOWN_OPERATIONS: Final = frozenset(
     {
@@ -60,7 +65,12 @@ KNOWN_OPERATIONS: Final = frozenset(
 """What may be the value of a metric's label; all else is counted as ``other``, so that a peer cannot choose labels."""
 
 REQUIRED_FEATURE: Final = {Operation.ACK: Feature.ACK, Operation.CANCEL: Feature.CANCEL}
-"""Operations of ours, never sent to a node that did not announce them: an unknown one kills an EdgeCore."""
+"""Operations of ours, never sent to a node that did not announce them."""
+V1ALPHA2_ACTIONS: Final = frozenset({Operation.CHECK, Operation.PULL})
+STOCK_ANSWERS: Final = frozenset({Operation.RESPONSE, Operation.ERROR, Operation.UPDATE})
+"""What a stock node is sent besides tasks."""
+_V1ALPHA2_PREFIX: Final = task_resource("", "").partition("//")[0] + "/"
+_V1ALPHA1_PREFIX: Final = prepull.resource_down("", "").partition("//")[0] + "/"
 
 
 class CloseCode:
@@ -280,7 +290,15 @@ def _control_answer(message: Message) -> Message:
     )
 
 
-def may_send(operation: str, features: frozenset[Feature]) -> bool:
-    """Whether a node with these features understands ``operation``."""
-    required = REQUIRED_FEATURE.get(operation)  # type: ignore[call-overload]
-    return required is None or required in features
+def may_send(route: Route, features: frozenset[Feature]) -> bool:
+    """Whether a node with these features understands what is sent there. A stock node has none; an operation that it
+    does not know kills an EdgeCore, so it is sent nothing but what is listed here."""
+    operation = route.operation
+    if features:
+        required = REQUIRED_FEATURE.get(operation)  # type: ignore[call-overload]
+        return required is None or required in features
+    if route.group == Group.TASK_MANAGER:
+        if operation in V1ALPHA2_ACTIONS:
+            return route.resource.startswith(_V1ALPHA2_PREFIX)
+        return operation == prepull.OPERATION and route.resource.startswith(_V1ALPHA1_PREFIX)
+    return route.group == Group.RESOURCE and operation in STOCK_ANSWERS

@@ -66,7 +66,7 @@ class SessionLimits:
     """An agent that was offline for long sends what it has in its journal at once."""
     outbox_messages: int = 256
     outbox_bytes: int = 2 * MAX_FRAME_BYTES
-    stock_burst: int = 16
+    stock_burst: int = 8
     """Messages at once, and again each second, to a node that is not ours; its queue of 100 drops the oldest."""
 
 
@@ -141,7 +141,7 @@ class SessionServer:
         if connection is None:
             return False
         operation = message.route.operation
-        if not may_send(operation, connection.info.features):
+        if not may_send(message.route, connection.info.features):
             log.error("message kept back from a node that does not understand it", node=node, operation=operation)
             return False
         frame = encode_bytes(message)

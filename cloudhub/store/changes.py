@@ -7,7 +7,7 @@ attempts, reasons, counts, the end of the job.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cloudhub.store.records import Job, Outcome, TaskChange
@@ -25,6 +25,7 @@ from cloudhub.taskmanager.lifecycle import (
     progress,
     too_many_failed,
 )
+from cloudhub.taskmanager.parts import failures, in_order, joined
 from shared.jobs import Action, Event, State
 
 MAX_REASON: Final = 1024
@@ -51,22 +52,38 @@ class TaskRow:
 def change_task(row: TaskRow, job: Job, change: TaskChange) -> Outcome:
     """Changes the row, and the job's tally with it, if the lifecycle has this event for it."""
     before = row.state
+    if change.wanted:
+        change = _with_earlier(row, change)
     after = _next_state(row, job, change)
     if isinstance(after, Refusal):
         return Outcome(change, before, before, row.attempt, row.deadline, after)
     row.state = after
     row.event, row.action = OUTWARD[change.event]
     row.reason = change.reason[:MAX_REASON]
-    row.images = _images(change)
+    if change.images:
+        row.images = _images(change)
     row.changed_at = change.at
     _set_times(row, change)
     job.tally.move(before, after)
     return Outcome(change, before, after, row.attempt, row.deadline)
 
 
-def _images(change: TaskChange) -> str | None:
-    if not change.images:
-        return None
+def _with_earlier(row: TaskRow, change: TaskChange) -> TaskChange:
+    """What the report of some images comes to, with what was reported before."""
+    earlier = [(image, ok, why) for image, ok, why in json.loads(row.images)] if row.images else []
+    images = in_order(joined(earlier, change.images), change.wanted)
+    if len(images) == len(earlier):
+        # A repetition. Without images, `_next_state` refuses it.
+        return replace(change, event=TaskEvent.PART_PULLED, images=())
+    if len(images) < len(change.wanted):
+        return replace(change, event=TaskEvent.PART_PULLED, images=images, reason="")
+    event = TaskEvent.PULL_SUCCEEDED if all(ok for _, ok, _ in images) else TaskEvent.PULL_FAILED
+    # The words of the last part alone are not the whole story.
+    reason = change.reason if not earlier else failures(images)
+    return replace(change, event=event, images=images, reason=reason)
+
+
+def _images(change: TaskChange) -> str:
     return json.dumps([[image, ok, why[:MAX_REASON]] for image, ok, why in change.images], separators=(",", ":"))
 
 
@@ -75,6 +92,8 @@ def _next_state(row: TaskRow, job: Job, change: TaskChange) -> TaskState | Refus
         return Refusal.OTHER_ATTEMPT
     if change.event is TaskEvent.TIMED_OUT and (row.deadline is None or row.deadline > change.at):
         # Between the search for late tasks and this transaction it went on, under another deadline.
+        return Refusal.FINISHED if row.state.finished else Refusal.NO_EFFECT
+    if change.event is TaskEvent.PART_PULLED and not change.images:
         return Refusal.FINISHED if row.state.finished else Refusal.NO_EFFECT
     if change.event in DISPATCHES and not _may_begin(job):
         # Between the turn and this transaction the job was edited, or one more of its tasks failed.
@@ -99,7 +118,7 @@ def _set_times(row: TaskRow, change: TaskChange) -> None:
         case TaskEvent.POSTPONED if change.deadline is not None:
             # The wait counts from the first turn: a node that comes and goes does not begin it anew each time.
             row.wait_deadline = row.deadline = row.wait_deadline or change.deadline
-        case TaskEvent.CHECK_SUCCEEDED:
+        case TaskEvent.CHECK_SUCCEEDED | TaskEvent.PART_PULLED:
             pass
         case _:
             row.deadline = None

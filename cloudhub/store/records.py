@@ -7,14 +7,26 @@ task; what it did is its `Outcome`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cloudhub.taskmanager.lifecycle import Refusal, Tally, TaskEvent, TaskState
+from cloudhub.taskmanager.parts import ImageOutcome
 from shared.jobs import Action, Event, State
 
-ImageOutcome = tuple[str, bool, str]
-"""Image as the job names it, whether it is there now, and why not."""
+__all__ = [
+    "Commit",
+    "Entry",
+    "ImageOutcome",
+    "Job",
+    "LiveTask",
+    "NewJob",
+    "NewTask",
+    "Outcome",
+    "Removed",
+    "TaskChange",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,9 @@ class TaskChange:
     """The attempt that it speaks of; None for a sender that knows none."""
     reason: str = ""
     images: Sequence[ImageOutcome] = ()
+    wanted: Sequence[str] = ()
+    """Of a report that may speak of some of the job's images: all of them. Whether it ends the task is decided with
+    what was reported before. Empty for one that speaks of the whole task."""
     deadline: float | None = None
     """Of a dispatch: when it is late. Of a postponement: the end of the wait, or None when its end is certain."""
 
@@ -88,6 +103,7 @@ class Outcome:
     """What became of a change. ``attempt`` and ``deadline`` are those of the task after it."""
 
     change: TaskChange
+    """As it was given; but of a report with `TaskChange.wanted`, event and images are what it came to."""
     before: TaskState | None = None
     after: TaskState | None = None
     attempt: int = 0
@@ -110,6 +126,11 @@ class LiveTask:
     deadline: float | None
     since: float
     """When it came to this state."""
+    images: str | None = None
+    """What is reported of the job's images so far; see `reported_images`."""
+
+    def reported_images(self) -> set[str]:
+        return {image for image, *_ in json.loads(self.images)} if self.images else set()
 
 
 @dataclass(frozen=True, slots=True)

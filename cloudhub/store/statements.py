@@ -133,6 +133,8 @@ SELECT_TASKS: Final = select(
         node_tasks.c.attempt,
         node_tasks.c.wait_deadline,
         node_tasks.c.deadline,
+        # NULL of nearly all that are in flight.
+        node_tasks.c.images,
     )
 ).select_from(
     _given.join(
@@ -206,6 +208,7 @@ _live = (
     node_tasks.c.attempt,
     node_tasks.c.deadline,
     node_tasks.c.changed_at,
+    node_tasks.c.images,
 )
 # As in the partial index, which SQLite uses only when it sees the same words.
 _IS_LIVE: Final[ColumnElement[bool]] = literal_column("node_tasks.state IN ('Waiting', 'Checking', 'Pulling')")

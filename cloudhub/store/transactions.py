@@ -219,7 +219,7 @@ def remove(connection: Connection, commit: Commit, uids: Sequence[str]) -> None:
 
 
 def live_tasks(rows: Iterable[list[Any]]) -> list[LiveTask]:
-    return [LiveTask(uid, node, _TASK_STATES[state], *numbers) for uid, node, state, *numbers in rows]
+    return [LiveTask(uid, node, _TASK_STATES[state], *others) for uid, node, state, *others in rows]
 
 
 def entries(connection: Connection, job: Job, most: int) -> list[Entry]:
@@ -281,8 +281,8 @@ def _apply(connection: Connection, commit: Commit, changes: Sequence[TaskChange]
 def _read_tasks(connection: Connection, changes: Sequence[TaskChange]) -> dict[tuple[str, str], TaskRow]:
     keys = list({(change.job_uid, change.node): None for change in changes})
     return {
-        (uid, node): TaskRow(uid, node, _TASK_STATES[state], attempt, wait_deadline, deadline)
-        for uid, node, state, attempt, wait_deadline, deadline in load(
+        (uid, node): TaskRow(uid, node, _TASK_STATES[state], attempt, wait_deadline, deadline, images=images)
+        for uid, node, state, attempt, wait_deadline, deadline, images in load(
             connection, sql.SELECT_TASKS, rows=json.dumps(keys)
         )
     }

@@ -1,36 +1,27 @@
 """The messages to nodes: what to do, and to stop. Pure.
 
-What goes beyond KubeEdge's keys is only sent to a node that said it understands it (`SessionInfo.features`). A
-credential goes to such nodes alone, and only those of the job's own images; a real EdgeCore is told the Secret's
-name, as KubeEdge tells it.
+Our own agents said what they understand beyond KubeEdge's keys (`SessionInfo.features`), and are sent no more than
+that; a credential goes to such nodes alone, and only those of the job's own images. Stock nodes are sent what a
+CloudCore sends, in the dialect that they understand, and the Secret's name if the images of the message need it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
+from cloudhub.taskmanager.dialects import Dialect
 from cloudhub.taskmanager.lifecycle import TaskState
 from cloudhub.taskmanager.live import LiveJob
 from cloudhub.taskmanager.ports import SessionInfo
+from shared import prepull
 from shared.wire import Cancel, Feature, Group, Message, Operation, Source, new_message, task_resource
 
 
 def dispatch_message(
     live: LiveJob, *, session: SessionInfo, state: TaskState, attempt: int, seconds_left: float
 ) -> Message:
-    """``state`` is what the task is at: who has passed the check is not asked to check again."""
-    return new_message(
-        source=Source.TASK_MANAGER,
-        group=Group.TASK_MANAGER,
-        resource=task_resource(live.job.name, session.node),
-        operation=Operation.PULL if state is TaskState.PULLING else Operation.CHECK,
-        content=_content(live, session, attempt, seconds_left),
-    )
-
-
-def _content(live: LiveJob, session: SessionInfo, attempt: int, seconds_left: float) -> dict[str, Any]:
-    if not session.features:
-        return dict(live.stock_template)
+    """To an agent of ours. ``state`` is what the task is at: who has passed the check is not asked to check again."""
     task: dict[str, Any] = {
         "job_uid": live.job.uid,
         "attempt": attempt,
@@ -38,7 +29,60 @@ def _content(live: LiveJob, session: SessionInfo, attempt: int, seconds_left: fl
     }
     if Feature.CREDENTIALS in session.features and live.credentials:
         task["credentials"] = live.credentials
-    return {**live.template, "task": task}
+    return new_message(
+        source=Source.TASK_MANAGER,
+        group=Group.TASK_MANAGER,
+        resource=task_resource(live.job.name, session.node),
+        operation=Operation.PULL if state is TaskState.PULLING else Operation.CHECK,
+        content={**live.template, "task": task},
+    )
+
+
+def stock_message(
+    live: LiveJob,
+    *,
+    node: str,
+    dialect: Dialect,
+    state: TaskState,
+    images: Sequence[str],
+    secret: str,
+    sound_out: bool = False,
+) -> Message:
+    """To an EdgeCore, to check, or to pull these images. ``sound_out``: a check that checks nothing comes before the
+    pulls, so that the node says at once that it has understood."""
+    if dialect is Dialect.V1ALPHA1:
+        return _v1alpha1(live, node, state, images, secret)
+    check = state is not TaskState.PULLING
+    template = {
+        "images": list(images),
+        "checkItems": list(live.spec.check_items) if check or not sound_out else [],
+        "imageSecrets": secret,
+        "retryTimes": live.spec.retry_times,
+    }
+    return new_message(
+        source=Source.TASK_MANAGER,
+        group=Group.TASK_MANAGER,
+        resource=task_resource(live.job.name, node),
+        operation=Operation.CHECK if check or sound_out else Operation.PULL,
+        content={"imagePrePullTemplate": template},
+    )
+
+
+def _v1alpha1(live: LiveJob, node: str, state: TaskState, images: Sequence[str], secret: str) -> Message:
+    job, items = live.job.name, live.spec.check_items
+    if state is TaskState.PULLING:
+        content = prepull.pull_content(
+            job, node, images=images, secret=secret, retry_times=live.spec.retry_times, check_items=items
+        )
+    else:
+        content = prepull.check_content(job, items)
+    return new_message(
+        source=Source.TASK_MANAGER,
+        group=Group.TASK_MANAGER,
+        resource=prepull.resource_down(job, node),
+        operation=prepull.OPERATION,
+        content=content,
+    )
 
 
 ANY_ATTEMPT: Final = (1 << 31) - 1

@@ -28,10 +28,13 @@ class NodeTasks:
         """Nodes with parked tasks that may have room now."""
         self._resting: dict[str, float] = {}
         """Nodes whose outbound queue was full, and until when they are left alone."""
+        self.is_known = False
+        """The store was read; before, a node may have tasks that are not here."""
 
     def reset(self, tasks: Iterable[LiveTask]) -> list[tuple[str, str]]:
         """What is in flight, from the store. What was known to be sent stays known. Returns node and job of what was
         sent and is in flight no more."""
+        self.is_known = True
         before, self._tasks = self._tasks, {}
         for task in tasks:
             self.add(task.node, task.job_uid, before.get(task.node, {}).get(task.job_uid, _UNSENT))
@@ -91,14 +94,16 @@ class NodeTasks:
         if node in self._parked:
             self._freed.add(node)
 
-    def take_freed(self) -> list[tuple[str, str]]:
-        """Nodes and jobs whose parked task may have its turn again; each is given out once."""
+    def take_freed(self, may_go: Callable[[str, str], bool] = lambda node, uid: True) -> list[tuple[str, str]]:
+        """Nodes and jobs whose parked task may have its turn again; each is given out once. Those that may not go are
+        looked at again when the node has finished something."""
         taken: list[tuple[str, str]] = []
         for node in self._freed:
             if self.busy(node):
                 continue
             parked = self._parked[node]
-            for uid in sorted(parked, key=_spread(node))[: self._limit - len(self._tasks.get(node, ()))]:
+            ready = [uid for uid in sorted(parked, key=_spread(node)) if may_go(node, uid)]
+            for uid in ready[: self._limit - len(self._tasks.get(node, ()))]:
                 parked.discard(uid)
                 taken.append((node, uid))
             if not parked:

@@ -60,6 +60,8 @@ class TaskEvent(StrEnum):
     """What it waited for is there: its turn comes again."""
     CHECK_SUCCEEDED = "CheckSucceeded"
     CHECK_FAILED = "CheckFailed"
+    PART_PULLED = "PartPulled"
+    """Some of its images are reported, whether they are there or not; the node is asked for the others now."""
     PULL_SUCCEEDED = "PullSucceeded"
     PULL_FAILED = "PullFailed"
     TIMED_OUT = "TimedOut"
@@ -97,10 +99,12 @@ TRANSITIONS: Final[Mapping[tuple[TaskState, TaskEvent], TaskState]] = {
     (_S.CHECKING, _E.CHECK_SUCCEEDED): _S.PULLING,
     (_S.CHECKING, _E.CHECK_FAILED): _S.FAILED,
     # EdgeCore keeps no journal: its report of the check may be lost, and that of the pull is then the first to come.
+    (_S.CHECKING, _E.PART_PULLED): _S.PULLING,
     (_S.CHECKING, _E.PULL_SUCCEEDED): _S.SUCCESSFUL,
     (_S.CHECKING, _E.PULL_FAILED): _S.FAILED,
     (_S.CHECKING, _E.TIMED_OUT): _S.FAILED,
     (_S.PULLING, _E.SEND_REFUSED): _S.PENDING,
+    (_S.PULLING, _E.PART_PULLED): _S.PULLING,
     (_S.PULLING, _E.PULL_SUCCEEDED): _S.SUCCESSFUL,
     (_S.PULLING, _E.PULL_FAILED): _S.FAILED,
     (_S.PULLING, _E.TIMED_OUT): _S.FAILED,
@@ -138,6 +142,8 @@ OUTWARD: Final[Mapping[TaskEvent, Outward]] = {
     TaskEvent.RETURNED: (None, None),
     TaskEvent.CHECK_SUCCEEDED: (Event.CHECK, Action.SUCCESS),
     TaskEvent.CHECK_FAILED: (Event.CHECK, Action.FAILURE),
+    # Still on the way to a pull's end, and so it looks like one that has passed its check.
+    TaskEvent.PART_PULLED: (Event.CHECK, Action.SUCCESS),
     TaskEvent.PULL_SUCCEEDED: (Event.PULL, Action.SUCCESS),
     TaskEvent.PULL_FAILED: (Event.PULL, Action.FAILURE),
     TaskEvent.TIMED_OUT: (Event.TIME_OUT, Action.FAILURE),

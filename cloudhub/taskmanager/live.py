@@ -13,12 +13,13 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from cloudhub.store.records import Job
+from cloudhub.taskmanager.parts import Credentials, Part, parts_of
 from cloudhub.taskmanager.spec import InvalidSpec, JobSpec
+from cloudhub.taskmanager.stocksecret import NO_VERSION, SecretVersion
 from shared.credentials import DockerConfig
 from shared.images import parse_reference
 from shared.wire import MAX_FRAME_BYTES, Dispatch, PullTemplate
 
-Credentials = Mapping[str, Mapping[str, str]]
 _ENVELOPE: Final = 4096
 """Bytes of a dispatch beside images and credentials; no name in it is longer than 253."""
 
@@ -46,14 +47,22 @@ class LiveJob:
     """Its credentials have been read, or it needs none. Before, nothing is sent for it."""
     credentials: Credentials = field(default_factory=dict, repr=False)
     """By image; only images for which there is one."""
+    secret_version: SecretVersion = NO_VERSION
+    """Of the Secret that they are from."""
+    parts: tuple[Part, ...] = ()
+    """The job's images as stock nodes are asked for them."""
     template: Mapping[str, Any] = field(default_factory=dict)
-    """What nodes are sent, but for what is a node's own; for nodes that take credentials in the message."""
-    stock_template: Mapping[str, Any] = field(default_factory=dict)
-    """As KubeEdge sends it, naming the Secret that the node will ask for."""
+    """What nodes are sent, but for what is a node's own."""
 
     def __post_init__(self) -> None:
-        self.template = self._template("")
-        self.stock_template = self._template(str(self.spec.image_secrets or ""))
+        self.template = Dispatch(
+            imagePrePullTemplate=PullTemplate(
+                images=list(self.spec.images),
+                checkItems=list(self.spec.check_items),
+                retryTimes=self.spec.retry_times,
+            )
+        ).model_dump(exclude_none=True)
+        self.parts = parts_of(self.spec.images, self.credentials)
 
     @property
     def room(self) -> int:
@@ -62,19 +71,15 @@ class LiveJob:
             return 0
         return max(0, min(self.job.concurrency - self.job.tally.in_flight, self.job.tally.pending))
 
-    def set_credentials(self, credentials: Credentials) -> None:
+    def set_credentials(self, credentials: Credentials, version: SecretVersion | None = None) -> None:
         self.credentials = credentials
+        # The uid of the job, if nothing better is known: EdgeCore minds only that there is one.
+        self.secret_version = SecretVersion(
+            (version.uid if version is not None else "") or self.job.uid,
+            version.resource_version if version is not None else "",
+        )
+        self.parts = parts_of(self.spec.images, credentials)
         self.ready = True
-
-    def _template(self, secret: str) -> dict[str, Any]:
-        return Dispatch(
-            imagePrePullTemplate=PullTemplate(
-                images=list(self.spec.images),
-                checkItems=list(self.spec.check_items),
-                imageSecrets=secret,
-                retryTimes=self.spec.retry_times,
-            )
-        ).model_dump(exclude_none=True)
 
 
 class LiveJobs:

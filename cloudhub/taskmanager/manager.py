@@ -24,14 +24,16 @@ from cloudhub.store.queue import TaskQueue
 from cloudhub.store.records import Commit
 from cloudhub.taskmanager.clock import Clock, SystemClock
 from cloudhub.taskmanager.controller import Controller
+from cloudhub.taskmanager.dialects import Dialects
 from cloudhub.taskmanager.lifecycle import API_STATE, Tally, TaskState
-from cloudhub.taskmanager.live import Credentials, LiveJob, LiveJobs
+from cloudhub.taskmanager.live import LiveJob, LiveJobs
 from cloudhub.taskmanager.ports import Jobs, Nodes, Secrets, SessionInfo, Sessions
 from cloudhub.taskmanager.publisher import Publisher
 from cloudhub.taskmanager.reconciler import Reconciler
 from cloudhub.taskmanager.reports import Reports
 from cloudhub.taskmanager.scheduler import Scheduler
 from cloudhub.taskmanager.spec import JobSpec, SecretName
+from shared import prepull
 from shared.jobs import State
 from shared.wire import Group, Message, Operation
 
@@ -49,6 +51,9 @@ class TaskManagerSettings:
     node_tasks: int = 32
     """Tasks that one node has at a time, of all jobs together. An EdgeCore drops messages beyond 100 that wait for it;
     too few make jobs that share nodes wait for one another."""
+    dialect_timeout: float = 20.0
+    """Seconds that a stock node of unknown version may leave a v1alpha2 task unanswered until it is sent it in
+    v1alpha1; half of the time that is left, if that is less. Too short, and slow nodes do their checks twice."""
 
 
 class TaskManager:
@@ -74,15 +79,21 @@ class TaskManager:
         self._clock = clock
         self._metrics = metrics
         self._live = LiveJobs()
+        dialects = Dialects(nodes)
         self._scheduler = Scheduler(
             store=store,
             live=self._live,
             sessions=sessions,
             clock=clock,
             metrics=metrics,
+            dialects=dialects,
             node_tasks=settings.node_tasks,
+            silence=settings.dialect_timeout,
         )
-        self._reports = Reports(store=store, live=self._live, sessions=sessions, clock=clock, metrics=metrics)
+        self._stock = self._scheduler.stock
+        self._reports = Reports(
+            store=store, live=self._live, sessions=sessions, clock=clock, metrics=metrics, heard=self._stock.heard
+        )
         self._publisher = Publisher(
             store=store,
             jobs=jobs,
@@ -120,28 +131,29 @@ class TaskManager:
 
     def session_closed(self, session: SessionInfo) -> None:
         """Its tasks stay its own until their deadlines."""
+        self._stock.session_closed(session)
 
     async def messages_received(self, session: SessionInfo, messages: Sequence[Message]) -> None:
         reports: list[Message] = []
         for message in messages:
-            if message.route.operation == Operation.REPORT:
+            operation = message.route.operation
+            if operation in (Operation.REPORT, prepull.OPERATION):
                 reports.append(message)
+            elif operation in (Operation.RESPONSE, Operation.ERROR) and message.header.parent_msg_id:
+                # What a node says to something that was pushed to it, and to answers; most need no attention.
+                self._stock.acknowledged(session, message)
             elif message.route.group != Group.META:
                 # Those are queries, and answered elsewhere.
-                self._metrics.messages_ignored_total.count(message.route.operation)
+                self._metrics.messages_ignored_total.count(operation)
         if reports:
             # A node may be back before the jobs that it speaks of.
             await self._loaded.wait()
             await self._reports.receive(session, reports)
 
-    def credentials_for(self, node: str, namespace: str, name: str) -> tuple[str, Credentials] | None:
-        """Of a Secret that a job which this node works on names: that job's uid, and by image the credentials for its
-        registry. None when there is no such job. For nodes that do not get them with the task."""
-        for uid in self._scheduler.jobs_at(node):
-            live = self._live.get(uid)
-            if live is not None and live.ready and live.spec.image_secrets == SecretName(namespace, name):
-                return uid, live.credentials
-        return None
+    async def secret_for(self, session: SessionInfo, namespace: str, name: str, parent: str) -> Message | None:
+        """The answer to a node's question for a Secret, with the id ``parent``. None when it is of no task that the
+        node runs."""
+        return await self._stock.answer(session, SecretName(namespace, name), parent=parent)
 
     # --- Running ----------------------------------------------------------------------------------------------------
 

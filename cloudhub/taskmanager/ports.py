@@ -64,6 +64,8 @@ class NodeObject:
 class SecretObject:
     type: str
     data: Mapping[str, bytes] = field(repr=False)
+    uid: str = ""
+    resource_version: str = ""
 
 
 class Jobs(Protocol):

@@ -22,11 +22,13 @@ from cloudhub.store.queue import TaskQueue
 from cloudhub.store.records import Job, NewJob, NewTask
 from cloudhub.taskmanager.clock import Clock
 from cloudhub.taskmanager.controller import DONE, Result, Retry
-from cloudhub.taskmanager.live import Credentials, LiveJob, LiveJobs, credentials_of
+from cloudhub.taskmanager.live import LiveJob, LiveJobs, credentials_of
+from cloudhub.taskmanager.parts import Credentials
 from cloudhub.taskmanager.ports import Forbidden, JobObject, Jobs, KubeError, Nodes, NotFound, Secrets, Sessions
 from cloudhub.taskmanager.scheduler import Scheduler
 from cloudhub.taskmanager.selection import select
 from cloudhub.taskmanager.spec import InvalidSpec, JobSpec, SecretName, parse_spec
+from cloudhub.taskmanager.stocksecret import SecretVersion
 from shared.credentials import DockerConfig, InvalidDockerConfig, credentials_from_secret
 from shared.jobs import State
 
@@ -93,7 +95,7 @@ class Reconciler:
     async def _admit(self, wanted: JobObject) -> None:
         try:
             spec = parse_spec(wanted.spec)
-            credentials = await self._credentials(spec)
+            credentials, version = await self._credentials(spec)
             targets = select(spec, nodes=self._nodes, connected=lambda node: self._sessions.get(node) is not None)
         except InvalidSpec as error:
             _log.info("job refused", job=wanted.name, uid=wanted.uid, reason=str(error))
@@ -111,29 +113,28 @@ class Reconciler:
         )
         _log.info("job admitted", job=job.name, uid=job.uid, nodes=len(targets), images=len(spec.images))
         live = LiveJob(job=job, spec=spec)
-        live.set_credentials(credentials)
+        live.set_credentials(credentials, version)
         self._live.add(live)
         self._scheduler.ready(job.uid)
 
     def _new_job(self, wanted: JobObject, **values: Any) -> NewJob:
         return NewJob(uid=wanted.uid, name=wanted.name, generation=wanted.generation, at=self._clock.time(), **values)
 
-    async def _credentials(self, spec: JobSpec) -> Credentials:
+    async def _credentials(self, spec: JobSpec) -> tuple[Credentials, SecretVersion | None]:
         """Raises `InvalidSpec` for what the user has to mend."""
-        if spec.image_secrets is None:
-            return credentials_of(spec, DockerConfig())
+        name = spec.image_secrets
+        if name is None:
+            return credentials_of(spec, DockerConfig()), None
         try:
-            return credentials_of(spec, await self._read_secret(spec.image_secrets))
+            secret = await self._secrets.get(name.namespace, name.name)
+            config = credentials_from_secret(secret.type, secret.data)
+            return credentials_of(spec, config), SecretVersion(secret.uid, secret.resource_version)
         except InvalidDockerConfig as error:
-            raise _wrong_secret(spec.image_secrets, str(error)) from None
+            raise _wrong_secret(name, str(error)) from None
         except NotFound:
-            raise _wrong_secret(spec.image_secrets, "there is no such Secret") from None
+            raise _wrong_secret(name, "there is no such Secret") from None
         except Forbidden as error:
-            raise _wrong_secret(spec.image_secrets, f"it cannot be read: {error}") from None
-
-    async def _read_secret(self, name: SecretName) -> DockerConfig:
-        secret = await self._secrets.get(name.namespace, name.name)
-        return credentials_from_secret(secret.type, secret.data)
+            raise _wrong_secret(name, f"it cannot be read: {error}") from None
 
     # --- A job that is known ----------------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class Reconciler:
         # First seen since the start, or stored with an error. The Secret may have gone meanwhile: then what runs may
         # end, and nothing more can begin.
         try:
-            live.set_credentials(await self._credentials(live.spec))
+            live.set_credentials(*await self._credentials(live.spec))
         except InvalidSpec as error:
             _log.warning("job stopped", job=stored.name, uid=stored.uid, reason=str(error))
             await self._store.stop(stored.uid, reason=str(error), at=self._clock.time())

@@ -5,6 +5,11 @@ that is no more. So it counts only for the node whose session it came on; only f
 EdgeCore names none: there it is the live job of this name); only what the lifecycle has for it changes anything, and
 the rest is counted and logged by reason. Of the images it names, those of the job are kept.
 
+EdgeCore reports in one of two dialects, and of a job with a Secret perhaps only some of the images (see
+`cloudhub.taskmanager.stock`): whether that ends the task is for the store to decide, which knows what was reported
+before. A failure that names no image ends it, and a success that names none is not believed: EdgeCore says so when it
+could not read the Secret.
+
 Guarantees: an acknowledgement (to nodes that know of it) is sent after the report is on the disk, or when it never
 will matter; so a node that keeps unacknowledged reports loses none. While the store cannot be written, reports are
 held here, one for each task and action and a bounded number a node, and the session goes on being read: its
@@ -14,9 +19,9 @@ keepalives too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from pydantic import ValidationError
@@ -26,10 +31,12 @@ from cloudhub.store.errors import StoreClosed, StoreUnavailable
 from cloudhub.store.queue import TaskQueue
 from cloudhub.store.records import ImageOutcome, Outcome, TaskChange
 from cloudhub.taskmanager.clock import Clock
+from cloudhub.taskmanager.dialects import Dialect
 from cloudhub.taskmanager.dispatch import cancel_message
 from cloudhub.taskmanager.lifecycle import Refusal, TaskEvent
-from cloudhub.taskmanager.live import LiveJobs
+from cloudhub.taskmanager.live import LiveJob, LiveJobs
 from cloudhub.taskmanager.ports import SessionInfo, Sessions
+from shared import prepull
 from shared.wire import (
     Feature,
     Group,
@@ -71,12 +78,23 @@ class _Received:
 
 
 class Reports:
-    def __init__(self, *, store: TaskQueue, live: LiveJobs, sessions: Sessions, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        store: TaskQueue,
+        live: LiveJobs,
+        sessions: Sessions,
+        clock: Clock,
+        metrics: Metrics,
+        heard: Callable[[SessionInfo, Dialect], None],
+    ) -> None:
+        """``heard`` is told which dialect a node speaks."""
         self._store = store
         self._live = live
         self._sessions = sessions
         self._clock = clock
         self._metrics = metrics
+        self._heard = heard
         self._held: dict[str, dict[tuple[str, TaskEvent], _Received]] = {}
         """By node; see `MAX_HELD`."""
         self._holding = asyncio.Event()
@@ -123,27 +141,31 @@ class Reports:
 
     def _read(self, session: SessionInfo, message: Message) -> _Received | None:
         """None when it is not this node's to say. Raises `WireError`."""
-        job, node = parse_task_resource(message.route.resource)
+        older = message.route.operation == prepull.OPERATION
+        parse = prepull.parse_resource_up if older else parse_task_resource
+        job, node = parse(message.route.resource)
         if node != session.node:
             self._refuse(session.node, FOREIGN_NODE, job=job, detail=node[:128])
             return None
-        try:
-            report = Report.model_validate(message.content)
-        except ValidationError as error:
-            raise WireError(first_problem(error)) from None
+        report = prepull.parse_response(message.content) if older else _report(message.content)
+        self._heard(session, Dialect.V1ALPHA1 if older else Dialect.V1ALPHA2)
+        if older and report.action == prepull.State.INIT:
+            # A sign of life, for which nobody here asks.
+            return None
         event = _EVENTS.get((report.action, report.succ))
         if event is None:
             raise WireError(f"action {report.action[:32]!r} is neither Check nor Pull")
         received = _Received(
-            job, message.header.msg_id, message.route.resource, self._change(session.node, job, report, event)
+            job, message.header.msg_id, message.route.resource, self._change(session, job, report, event)
         )
         if not received.change.job_uid:
             self._settle_unknown(session.node, received)
             return None
         return received
 
-    def _change(self, node: str, job: str, report: Report, event: TaskEvent) -> TaskChange:
+    def _change(self, session: SessionInfo, job: str, report: Report, event: TaskEvent) -> TaskChange:
         live = self._live.named(job)
+        in_parts = live is not None and not session.features and live.spec.image_secrets is not None
         uid = live.job.uid if live is not None else ""
         if report.task is not None:
             if report.task.job_uid != uid:
@@ -152,19 +174,26 @@ class Reports:
             attempt = report.task.attempt
         else:
             attempt = None
-            if live is not None and _is_of_another_job(report, live.spec.images):
+            if live is not None and _is_of_another_job(report, live.spec.images, in_parts=in_parts):
                 live, uid = None, ""
         images = _images_of(report, live.spec.images if live is not None else ())
         if event is TaskEvent.PULL_SUCCEEDED and not all(ok for _, ok, _ in images):
             event = TaskEvent.PULL_FAILED
+        reason = _reason(report, event, images)
+        if live is not None and not session.features and event is TaskEvent.PULL_SUCCEEDED and not images:
+            event, reason = TaskEvent.PULL_FAILED, _unbelievable(live)
+        wanted: Sequence[str] = ()
+        if live is not None and in_parts and images:
+            wanted, images = live.spec.images, _whole_parts(live, images)
         return TaskChange(
             job_uid=uid,
-            node=node,
+            node=session.node,
             event=event,
             at=self._clock.time(),
             attempt=attempt,
-            reason=_reason(report, event, images),
+            reason=reason,
             images=images if report.action == "Pull" else (),
+            wanted=wanted,
         )
 
     def _settle_unknown(self, node: str, received: _Received) -> None:
@@ -223,12 +252,36 @@ class Reports:
         _log.info("a report changed nothing", node=node, reason=str(reason), **fields)
 
 
-def _is_of_another_job(report: Report, images: Sequence[str]) -> bool:
+def _report(content: Any) -> Report:
+    try:
+        return Report.model_validate(content)
+    except ValidationError as error:
+        raise WireError(first_problem(error)) from None
+
+
+def _is_of_another_job(report: Report, images: Sequence[str], *, in_parts: bool) -> bool:
     """An EdgeCore names no uid, but the images that it was asked for: an earlier job of this name had others."""
     if report.action != "Pull":
         return False
     named, known = {result.image for result in report.images()}, set(images)
-    return not named <= known or (report.succ and bool(named) and named != known)
+    return not named <= known or (report.succ and not in_parts and bool(named) and named != known)
+
+
+def _whole_parts(live: LiveJob, images: Sequence[ImageOutcome]) -> list[ImageOutcome]:
+    """With those of which a node that was asked for them said nothing: it will not be asked again. Which they are is
+    known once the Secret was read; before, what is missing is asked for again."""
+    if not live.ready:
+        return list(images)
+    named = {image for image, _, _ in images}
+    asked = [image for part in live.parts if not named.isdisjoint(part.images) for image in part.images]
+    return [*images, *((image, False, "the node said nothing of it") for image in asked if image not in named)]
+
+
+def _unbelievable(live: LiveJob) -> str:
+    reason = "the node reports success, but no image"
+    secret = live.spec.image_secrets
+    # EdgeCore of any version, in v1alpha1.
+    return f"{reason}: its EdgeCore does so when it cannot read the Secret {secret}" if secret is not None else reason
 
 
 def _images_of(report: Report, known: Sequence[str]) -> list[ImageOutcome]:

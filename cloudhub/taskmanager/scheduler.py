@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -30,11 +30,13 @@ from cloudhub.store.errors import StoreUnavailable
 from cloudhub.store.queue import TaskQueue
 from cloudhub.store.records import Commit, Job, LiveTask, Outcome, Removed, TaskChange
 from cloudhub.taskmanager.clock import Clock
+from cloudhub.taskmanager.dialects import Dialects
 from cloudhub.taskmanager.dispatch import ANY_ATTEMPT, cancel_message, dispatch_message
 from cloudhub.taskmanager.inflight import NodeTasks
 from cloudhub.taskmanager.lifecycle import TaskEvent, TaskState
 from cloudhub.taskmanager.live import LiveJob, LiveJobs
 from cloudhub.taskmanager.ports import SessionInfo, Sessions
+from cloudhub.taskmanager.stock import StockNodes
 from shared.wire import Feature
 
 _log = structlog.get_logger(__name__)
@@ -48,6 +50,8 @@ LOOK_AHEAD: Final = 20
 TICK_SECONDS: Final = 1.0
 RETURN_SECONDS: Final = 60.0
 """EdgeCore comes back 30 to 55 s after it lost its hub."""
+_STEPS: Final = frozenset({TaskEvent.CHECK_SUCCEEDED, TaskEvent.PART_PULLED})
+"""After these an EdgeCore may have to be asked for what comes next."""
 
 
 class Scheduler:
@@ -59,7 +63,9 @@ class Scheduler:
         sessions: Sessions,
         clock: Clock,
         metrics: Metrics,
+        dialects: Dialects,
         node_tasks: int,
+        silence: float,
     ) -> None:
         self._store = store
         self._live = live
@@ -67,6 +73,16 @@ class Scheduler:
         self._clock = clock
         self._metrics = metrics
         self._nodes = NodeTasks(limit=node_tasks)
+        self._dialects = dialects
+        self.stock = StockNodes(
+            sessions=sessions,
+            dialects=dialects,
+            live=live,
+            tasks=self._nodes,
+            clock=clock,
+            silence=silence,
+            unsent=self._not_sent,
+        )
         self._wake = asyncio.Event()
         self._connected: dict[str, None] = {}
         """Nodes with a session that they did not have when we last looked."""
@@ -76,6 +92,10 @@ class Scheduler:
         """Jobs whose nodes are to be told that they have more time."""
         self._reminders: deque[LiveTask] = deque()
         self._cancels: deque[tuple[str, LiveTask, str]] = deque()
+        self._steps: deque[Outcome] = deque()
+        """Of stock nodes that have done what they were asked, and must be asked for what comes next."""
+        self._unsent: dict[str, None] = {}
+        """Nodes that could not be sent what comes next: once more with the next tick."""
         self._doubtful = False
         self._started_at = clock.time()
 
@@ -89,6 +109,8 @@ class Scheduler:
         """To be called after `LiveJobs` has heard of it."""
         for outcome in commit.outcomes:
             self._nodes.follow(outcome)
+            if outcome.change.event in _STEPS and outcome.applied:
+                self._steps.append(outcome)
         for removed in commit.removed:
             self._cancel_removed(removed)
         self._wake.set()
@@ -108,10 +130,6 @@ class Scheduler:
         """The store may hold what `committed` did not tell of."""
         self._doubtful = True
         self._wake.set()
-
-    def jobs_at(self, node: str) -> list[str]:
-        """The uids of the jobs that this node works on now."""
-        return self._nodes.jobs_at(node)
 
     # --- The loop ---------------------------------------------------------------------------------------------------
 
@@ -170,6 +188,7 @@ class Scheduler:
         await asyncio.sleep(0)
         return (
             self._send_cancels()
+            or self._go_on()
             or await self._remind()
             or await self._resume()
             or await self._release()
@@ -186,6 +205,9 @@ class Scheduler:
                 _log.warning("deadlines wait for the store", reason=str(error))
                 await self._store.working()
             self._nodes.cool(self._clock.time())
+            self.stock.time_passed()
+            self._connected.update(self._unsent)
+            self._unsent.clear()
             self._wake.set()
 
     # --- Nodes that have connected ----------------------------------------------------------------------------------
@@ -224,8 +246,36 @@ class Scheduler:
         left = task.deadline - self._clock.time()
         # Its last report may have been committed since the task was read.
         unsent = self._nodes.is_unsent(task.node, task.job_uid, session.serial)
-        if unsent and self._send(live, session, task.state, task.attempt, left):
+        if unsent and self._send(live, session, task.state, task.attempt, left, task.reported_images()):
             _log.debug("sent again", job=live.job.name, node=task.node, attempt=task.attempt)
+
+    def _go_on(self) -> bool:
+        """Asks stock nodes for what comes after what they have reported. Ours do all by themselves."""
+        for _ in range(min(BATCH, len(self._steps))):
+            outcome = self._steps.popleft()
+            change = outcome.change
+            session, live = self._sessions.get(change.node), self._live.get(change.job_uid)
+            if session is None or session.features or live is None or outcome.deadline is None:
+                continue
+            if change.event is TaskEvent.CHECK_SUCCEEDED and self.stock.goes_on_by_itself(change.node):
+                continue
+            if (change.node, change.job_uid) not in self._nodes:
+                continue
+            if not live.ready:
+                self._not_sent(change.node, change.job_uid)
+                self._unready.setdefault(change.job_uid, set()).add(change.node)
+                continue
+            done = {image for image, *_ in change.images}
+            left = outcome.deadline - self._clock.time()
+            if not self._send(live, session, TaskState.PULLING, outcome.attempt, left, done):
+                self._not_sent(change.node, change.job_uid)
+        return bool(self._steps)
+
+    def _not_sent(self, node: str, uid: str) -> None:
+        """The node's session has no room, or the task is not ready: again with the next tick."""
+        if (node, uid) in self._nodes:
+            self._nodes.add(node, uid)
+            self._unsent[node] = None
 
     async def _remind(self) -> bool:
         """Sends the dispatch once more to nodes that were given more time: ours go by the newest that they have been
@@ -248,7 +298,7 @@ class Scheduler:
 
     async def _release(self) -> bool:
         """Gives back their turn to tasks that waited for a node with enough to do, as many as it may have now."""
-        freed = self._nodes.take_freed()
+        freed = self._nodes.take_freed(self._may_go)
         if not freed:
             return False
         now = self._clock.time()
@@ -260,6 +310,10 @@ class Scheduler:
                 # It went with its job; its place is another's.
                 self._nodes.look_again(outcome.change.node)
         return True
+
+    def _may_go(self, node: str, uid: str) -> bool:
+        live, session = self._live.get(uid), self._sessions.get(node)
+        return live is None or session is None or not self.stock.must_wait(live, session)
 
     async def _take_turns(self) -> bool:
         """One batch. False when there is nothing to do."""
@@ -296,8 +350,9 @@ class Scheduler:
         now = self._clock.time()
         deadline: float | None = now + live.job.timeout_seconds
         event, reason = TaskEvent.POSTPONED, "waiting for the node to connect"
-        if self._sessions.get(node) is not None:
-            if self._nodes.busy(node):
+        session = self._sessions.get(node)
+        if session is not None:
+            if self._nodes.busy(node) or self.stock.must_wait(live, session):
                 # No deadline: what the node works on has one, and after it this has its turn again.
                 deadline, reason = None, "waiting for other jobs on this node"
             else:
@@ -332,9 +387,22 @@ class Scheduler:
         self._nodes.rest(change.node, until=change.at + TICK_SECONDS)
         return False
 
-    def _send(self, live: LiveJob, session: SessionInfo, state: TaskState, attempt: int, left: float) -> bool:
-        message = dispatch_message(live, session=session, state=state, attempt=attempt, seconds_left=left)
-        if not self._sessions.send(session.node, message):
+    def _send(
+        self,
+        live: LiveJob,
+        session: SessionInfo,
+        state: TaskState,
+        attempt: int,
+        left: float,
+        done: Collection[str] = (),
+    ) -> bool:
+        """``done``: images that a stock node has reported already."""
+        if session.features:
+            message = dispatch_message(live, session=session, state=state, attempt=attempt, seconds_left=left)
+            sent = self._sessions.send(session.node, message)
+        else:
+            sent = self.stock.send(live, session, state=state, done=done, left=left)
+        if not sent:
             return False
         self._nodes.add(session.node, live.job.uid, session.serial)
         self._metrics.dispatches_total.inc()
@@ -369,6 +437,8 @@ class Scheduler:
                 _log.info("a node task timed out", job=name, node=task.node, state=str(task.state))
                 if task.state.in_flight:
                     self._cancels.append((name, task, "timed out"))
+                if task.state is TaskState.CHECKING:
+                    self._dialects.forget(task.node)
         return any(outcome.applied for outcome in outcomes)
 
     def _may_still_return(self, task: LiveTask, now: float) -> bool:
@@ -382,9 +452,10 @@ class Scheduler:
         late = f"no last report within {seconds} s of dispatch"
         if session is None:
             return f"{late}; the node is not connected"
-        if task.state is TaskState.CHECKING and not session.features:
-            # Without that module a stock node drops the message, and only its own log says so.
-            return f"{late}, nor any other: is modules.taskManager enabled in its edgecore.yaml (KubeEdge 1.21+)?"
+        silent = task.state is TaskState.CHECKING or (live is not None and not live.spec.check_items)
+        if silent and not session.features and not self._dialects.has_answered(task.node):
+            # A stock node drops what it does not understand, and at most its own log says so.
+            return f"{late}, nor any other: {self._dialects.likely_cause(task.node)}"
         return late
 
     def _cancel_removed(self, removed: Removed) -> None:

@@ -6,7 +6,8 @@ from tests.integration.taskmanager.world import STOCK, World
 
 
 async def test_a_longer_timeout_holds_for_what_runs_and_its_nodes_are_told(world: World) -> None:
-    world.nodes.add("ours", "stock")
+    world.nodes.add("ours")
+    world.nodes.add("stock", version="v1.32.10-kubeedge-v1.23.1")
     world.sessions.connect("ours")
     world.sessions.connect("stock", features=STOCK)
     world.job(nodes=["ours", "stock"], concurrency=2, timeoutSeconds=10)

@@ -231,13 +231,13 @@ async def test_a_node_that_is_not_ours_gets_a_few_messages_at_once_and_the_rest_
             assert h.server.send("stock", dispatch("stock", number))
             assert h.server.send("agent", dispatch("agent", number))
         assert [await received(agent) for _ in range(50)] == list(range(50))
-        assert [await received(stock) for _ in range(16)] == list(range(16))
+        assert [await received(stock) for _ in range(8)] == list(range(8))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(stock.recv(), 0.1)
         await h.pass_time(1)
-        assert [await received(stock) for _ in range(16)] == list(range(16, 32))
+        assert [await received(stock) for _ in range(8)] == list(range(8, 16))
         await h.pass_time(5)
-        assert [await received(stock) for _ in range(18)] == list(range(32, 50))
+        assert [await received(stock) for _ in range(34)] == list(range(16, 50))
 
 
 async def test_a_reader_that_never_reads_costs_a_bounded_queue_and_then_its_session() -> None:

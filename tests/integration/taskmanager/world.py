@@ -18,12 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from cloudhub.metrics import Metrics
+from cloudhub.sessions.protocol import may_send
 from cloudhub.store.engine import open_database
 from cloudhub.store.queue import TaskQueue
 from cloudhub.taskmanager.manager import TaskManager, TaskManagerSettings
 from cloudhub.taskmanager.ports import Gone, JobObject, KubeError, NodeObject, NotFound, SecretObject, SessionInfo
+from shared import prepull
 from shared.jobs import EDGE_LABEL
-from shared.wire import Dispatch, Feature, Group, Message, Operation, Source, new_message, parse_task_resource
+from shared.wire import (
+    Dispatch,
+    Feature,
+    Group,
+    Message,
+    Operation,
+    Source,
+    encode_bytes,
+    new_message,
+    parse_task_resource,
+)
 
 OURS = frozenset(Feature)
 STOCK: frozenset[Feature] = frozenset()
@@ -128,9 +140,10 @@ class FakeNodes:
     async def synced(self) -> None:
         return None
 
-    def add(self, *names: str, edge: bool = True, **labels: str) -> None:
+    def add(self, *names: str, edge: bool = True, version: str = "", **labels: str) -> None:
+        """``version`` is the Node's kubeletVersion."""
         for name in names:
-            self.objects[name] = NodeObject(name, {**labels, **({EDGE_LABEL: ""} if edge else {})})
+            self.objects[name] = NodeObject(name, {**labels, **({EDGE_LABEL: ""} if edge else {})}, version)
 
 
 class FakeSecrets:
@@ -171,7 +184,11 @@ class FakeNode:
     asked: list[Asked] = field(default_factory=list)
     cancelled: list[dict[str, Any]] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
+    pushed: list[Message] = field(default_factory=list)
+    """Objects that it is to keep; it says that it does."""
     behaviour: Callable[[FakeNode, Asked], Awaitable[None]] | None = None
+    receive: Callable[[bytes], None] | None = None
+    """Takes all frames, instead of what is here."""
 
 
 class FakeSessions:
@@ -197,7 +214,18 @@ class FakeSessions:
             return False
         fake = self.nodes[node]
         route = message.route
+        assert may_send(route, self.live[node].features)
+        if fake.receive is not None:
+            fake.receive(encode_bytes(message))
+            return True
+        if route.group == Group.RESOURCE:
+            fake.pushed.append(message)
+            self._start(self._acknowledge(node, message))
+            return True
         assert (route.source, route.group) == ("taskmanager", "taskmanager")
+        if route.operation == prepull.OPERATION:
+            self._start(self._read_v1alpha1(fake, message))
+            return True
         job, named = parse_task_resource(route.resource)
         assert named == node
         match route.operation:
@@ -222,6 +250,26 @@ class FakeSessions:
                 if fake.behaviour is not None:
                     self._start(fake.behaviour(fake, asked))
         return True
+
+    async def _acknowledge(self, node: str, message: Message) -> None:
+        """As EdgeCore does once its database has the object."""
+        if self.manager is not None and node in self.live:
+            answer = new_message(
+                source=message.route.source,
+                group=message.route.group,
+                resource=message.route.resource,
+                operation=Operation.RESPONSE,
+                content="OK",
+                parent=message.header.msg_id,
+            )
+            await self.manager.message_received(self.live[node], answer)
+
+    async def _read_v1alpha1(self, fake: FakeNode, message: Message) -> None:
+        """A node that knows v1alpha2 alone, or is as mute as the test wants it."""
+        job, node = prepull.parse_resource_down(message.route.resource)
+        assert node == fake.name
+        request = prepull.parse_request(message.content)
+        fake.asked.append(Asked(job, prepull.OPERATION, list(request.images), None, None, message.content))
 
     def node(self, name: str) -> FakeNode:
         return self.nodes.setdefault(name, FakeNode(name))

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from websockets.datastructures import Headers
 
 from cloudhub.sessions.protocol import (
+    KNOWN_OPERATIONS,
     Answer,
     Close,
     Deliver,
@@ -30,7 +31,8 @@ from cloudhub.sessions.protocol import (
     check_handshake,
     may_send,
 )
-from shared.wire import Feature, NodeInfo, Operation, encode, keepalive, new_message, task_resource
+from shared import prepull
+from shared.wire import Feature, NodeInfo, Operation, Route, encode, keepalive, new_message, task_resource
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 ENDS = datetime(2030, 1, 1, tzinfo=UTC)
@@ -335,6 +337,14 @@ SessionMachine.TestCase.settings = settings(max_examples=80, stateful_step_count
 TestSessionMachine = SessionMachine.TestCase
 
 
+def down(operation: str, resource: str = "r", group: str = "taskmanager") -> Route:
+    return Route(source="taskmanager", group=group, operation=operation, resource=resource)
+
+
+V1ALPHA2 = task_resource("job", "n")
+V1ALPHA1 = prepull.resource_down("job", "n")
+
+
 class TestFeatures:
     @pytest.mark.parametrize(
         ("operation", "feature"), [(Operation.ACK, Feature.ACK), (Operation.CANCEL, Feature.CANCEL)]
@@ -342,10 +352,34 @@ class TestFeatures:
     def test_operations_of_ours_go_only_to_nodes_that_announced_them(
         self, operation: Operation, feature: Feature
     ) -> None:
-        assert may_send(operation, frozenset({feature}))
-        assert not may_send(operation.value, frozenset(Feature) - {feature})
-        assert not may_send(operation.value, frozenset())
+        assert may_send(down(operation, V1ALPHA2), frozenset({feature}))
+        assert not may_send(down(operation, V1ALPHA2), frozenset(Feature) - {feature})
+        assert not may_send(down(operation, V1ALPHA2), frozenset())
 
-    def test_kubeedges_operations_go_to_every_node(self) -> None:
-        for operation in ("Check", "Pull", "response"):
-            assert may_send(operation, frozenset())
+    @pytest.mark.parametrize(
+        "route",
+        [
+            down("Check", V1ALPHA2),
+            down("Pull", V1ALPHA2),
+            down("prepull", V1ALPHA1),
+            down("response", "default/secret/s", "resource"),
+            down("error", "default/secret/s", "resource"),
+            down("update", "default/secret/s", "resource"),
+        ],
+    )
+    def test_what_an_edgecore_understands_goes_to_every_node(self, route: Route) -> None:
+        assert may_send(route, frozenset())
+        assert may_send(route, frozenset(Feature))
+
+    @given(
+        st.sampled_from([*Operation, *KNOWN_OPERATIONS, "Upgrade", "check", ""]) | st.text(max_size=10),
+        st.sampled_from([V1ALPHA2, V1ALPHA1, "default/secret/s", "", "node/n", "upgrade/job/node/n"]),
+        st.sampled_from(["taskmanager", "resource", "hub", "meta", ""]),
+    )
+    def test_nothing_else_is_ever_sent_to_an_edgecore(self, operation: str, resource: str, group: str) -> None:
+        sent = may_send(down(operation, resource, group), frozenset())
+        assert sent == (
+            (group == "taskmanager" and resource == V1ALPHA2 and operation in ("Check", "Pull"))
+            or (group == "taskmanager" and resource == V1ALPHA1 and operation == "prepull")
+            or (group == "resource" and operation in ("response", "error", "update"))
+        )

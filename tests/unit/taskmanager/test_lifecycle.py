@@ -67,7 +67,8 @@ def test_what_is_finished_stays_as_it_is(events: list[TaskEvent]) -> None:
 def test_a_repeated_event_changes_nothing_more(state: TaskState, event: TaskEvent) -> None:
     first = advance(state, event)
     if isinstance(first, TaskState):
-        assert isinstance(advance(first, event), Refusal)
+        # A part's report looks the same each time; the store tells a repetition by its images.
+        assert isinstance(advance(first, event), Refusal) or event is TaskEvent.PART_PULLED
 
 
 def test_every_state_can_be_reached_and_every_unfinished_one_can_end() -> None:
