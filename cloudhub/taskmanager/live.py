@@ -51,6 +51,8 @@ class LiveJob:
     """Of the Secret that they are from."""
     parts: tuple[Part, ...] = ()
     """The job's images as stock nodes are asked for them."""
+    keys: frozenset[str] = frozenset()
+    """`Part.key` of all parts that have a credential."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """What nodes are sent, but for what is a node's own."""
 
@@ -62,7 +64,7 @@ class LiveJob:
                 retryTimes=self.spec.retry_times,
             )
         ).model_dump(exclude_none=True)
-        self.parts = parts_of(self.spec.images, self.credentials)
+        self._cut()
 
     @property
     def room(self) -> int:
@@ -78,8 +80,12 @@ class LiveJob:
             (version.uid if version is not None else "") or self.job.uid,
             version.resource_version if version is not None else "",
         )
-        self.parts = parts_of(self.spec.images, credentials)
+        self._cut()
         self.ready = True
+
+    def _cut(self) -> None:
+        self.parts = parts_of(self.spec.images, self.credentials)
+        self.keys = frozenset(part.key for part in self.parts if part.key)
 
 
 class LiveJobs:

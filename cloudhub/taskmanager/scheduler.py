@@ -189,6 +189,7 @@ class Scheduler:
         return (
             self._send_cancels()
             or self._go_on()
+            or self.stock.time_passed()
             or await self._remind()
             or await self._resume()
             or await self._release()
@@ -205,7 +206,6 @@ class Scheduler:
                 _log.warning("deadlines wait for the store", reason=str(error))
                 await self._store.working()
             self._nodes.cool(self._clock.time())
-            self.stock.time_passed()
             self._connected.update(self._unsent)
             self._unsent.clear()
             self._wake.set()

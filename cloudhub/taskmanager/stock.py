@@ -21,7 +21,7 @@ again from what the store has of it, and the conversation begins anew.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,12 +47,15 @@ ANSWER_SECONDS: Final = 10.0
 """How long a question for a Secret waits for the task that it is of to be sent: after a restart of the hub the node may
 be faster. EdgeCore waits for 60 s; nothing else that it says is heard meanwhile."""
 _LOOK_SECONDS: Final = 0.25
+SLICE: Final = 200
+"""Messages sent in one go."""
 
 
 @dataclass(slots=True)
 class _Asked:
     """What a node was asked for last, of one job."""
 
+    dialect: Dialect
     state: TaskState
     part: Part
     """Without its credential; `Part.key` says which it is."""
@@ -156,7 +159,7 @@ class StockNodes:
                 return False
         elif not self._sessions.send(node, message):
             return False
-        peer.asked[uid] = _Asked(state, Part(part.images, {}, part.key))
+        peer.asked[uid] = _Asked(dialect, state, Part(part.images, {}, part.key))
         if sound_out:
             heapq.heappush(self._silent, (due, node, peer.serial, uid))
         return True
@@ -190,28 +193,38 @@ class StockNodes:
         if not self._sessions.send(push.node, push.task):
             self._unsent(push.node, push.uid)
 
-    def time_passed(self) -> None:
+    def time_passed(self) -> bool:
+        """Sends what nodes have been waited for long enough. False when nothing is left to do now; between two calls
+        others must have a turn."""
         now = self._clock.time()
-        for message_id, push in list(self._pushes.items()):
-            if push.at > now - ACK_SECONDS:
-                break
-            del self._pushes[message_id]
-            _log.debug("a node did not say that it keeps a Secret", node=push.node)
-            self._send_task(push)
-        while self._silent and self._silent[0][0] <= now:
-            _, node, serial, uid = heapq.heappop(self._silent)
-            self._ask_otherwise(node, serial, uid)
+        for _ in range(SLICE):
+            message_id = next(iter(self._pushes), None)
+            if message_id is not None and self._pushes[message_id].at <= now - ACK_SECONDS:
+                push = self._pushes.pop(message_id)
+                _log.debug("a node did not say that it keeps a Secret", node=push.node)
+                self._send_task(push)
+            elif self._silent and self._silent[0][0] <= now:
+                _, node, serial, uid = heapq.heappop(self._silent)
+                self._ask_otherwise(node, serial, uid)
+            else:
+                return False
+        return True
 
     def _ask_otherwise(self, node: str, serial: int, uid: str) -> None:
         peer, live = self._peers.get(node), self._live.get(uid)
-        if peer is None or peer.serial != serial or live is None or self._dialects.has_answered(node):
+        if peer is None or peer.serial != serial or live is None:
             return
         asked = peer.asked.get(uid)
         if asked is None or (node, uid) not in self._tasks:
             return
+        if self._dialects.has_answered(node) and self._dialects.of(node) is asked.dialect:
+            return
+        # It is silent, or has answered meanwhile to another task, in v1alpha1.
         _log.info("a node that does not answer is asked in v1alpha1", job=live.job.name, node=node)
         message = self._message(live, node, Dialect.V1ALPHA1, asked.state, asked.part, sound_out=False)
-        if not self._sessions.send(node, message):
+        if self._sessions.send(node, message):
+            asked.dialect = Dialect.V1ALPHA1
+        else:
             heapq.heappush(self._silent, (self._clock.time() + ACK_SECONDS, node, serial, uid))
 
     def _message(
@@ -226,14 +239,13 @@ class StockNodes:
 
     def must_wait(self, live: LiveJob, session: SessionInfo) -> bool:
         """Whether the node works on another job for which it must read other credentials under the Secret's name."""
-        if session.features or not live.credentials:
+        if session.features or not live.keys:
             return False
-        keys = _keys(live.parts)
         for uid in self._tasks.jobs_at(session.node):
             other = self._live.get(uid)
             if other is None or other is live or other.spec.image_secrets != live.spec.image_secrets:
                 continue
-            if not other.ready or (other.credentials and len(keys | _keys(other.parts)) > 1):
+            if not other.ready or (other.keys and len(live.keys | other.keys) > 1):
                 return True
         return False
 
@@ -261,20 +273,24 @@ class StockNodes:
     def _find(self, session: SessionInfo, name: SecretName) -> tuple[tuple[LiveJob, Part] | None, bool]:
         """The job and the part that the node is at; and whether it may yet come to one."""
         may_come = not self._tasks.is_known
+        without: tuple[LiveJob, Part] | None = None
         peer = self._peers.get(session.node)
         for uid in self._tasks.jobs_at(session.node):
             live = self._live.get(uid)
             if live is None or live.spec.image_secrets != name:
                 continue
             asked = peer.asked.get(uid) if peer is not None and peer.serial == session.serial else None
-            if not live.ready or (asked is None and not session.features):
+            if not live.ready or (asked is None and live.keys and not session.features):
                 may_come = True
                 continue
-            # Of what ours are sent, they need no question; what they ask for all the same is kubelet's part of it.
+            # Ours need not ask; if they do all the same, they read kubelet's part of it.
             part = next((part for part in live.parts if asked is None or part.key == asked.part.key), None)
-            if part is not None:
+            if part is not None and part.key:
                 return (live, part), may_come
-        return None, may_come
+            if part is not None:
+                without = live, part
+        # What needs no credential does not ask; but it may have needed one before.
+        return (None if may_come else without), may_come
 
     # --- Peers --------------------------------------------------------------------------------------------------------
 
@@ -287,7 +303,3 @@ class StockNodes:
     def _forget_ended(self, node: str, peer: _Peer) -> None:
         for uid in [uid for uid in peer.asked if (node, uid) not in self._tasks]:
             del peer.asked[uid]
-
-
-def _keys(parts: Iterable[Part]) -> set[str]:
-    return {part.key for part in parts if part.key}

@@ -131,6 +131,18 @@ async def test_an_unknown_node_is_asked_in_v1alpha2_and_if_it_is_silent_in_v1alp
     assert edge.kinds[3:] == ["Checking", "Pulling"]
 
 
+async def test_all_tasks_of_an_unknown_node_are_asked_otherwise_though_it_answers_the_first(world: World) -> None:
+    world.nodes.add("a")
+    edge = EdgeCore(world, "a", knows=V1ALPHA1_ALONE)
+    edge.connect()
+    world.job("one", nodes=["a"])
+    world.job("two", nodes=["a"])
+    await world.until(lambda: edge.kinds == ["Check", "Check"])
+    world.clock.advance(21)
+    await world.until_state("Successful", "one")
+    await world.until_state("Successful", "two")
+
+
 async def test_an_unknown_node_that_answers_in_v1alpha2_is_never_asked_otherwise(world: World) -> None:
     world.nodes.add("a", version="v1.30.7+k3s1")
     edge = EdgeCore(world, "a")

@@ -270,6 +270,21 @@ async def test_a_node_that_asks_first_is_answered_with_the_part_that_it_is_at(wo
     assert late["content"] == "secret default/x is of no task that this node runs"
 
 
+async def test_the_answer_is_not_that_of_another_job_which_needs_no_credential(world: World) -> None:
+    world.nodes.add("a", version=OLD)
+    secret(world)
+    edge = EdgeCore(world, "a", registries(), asks_first=True)
+    edge.hold = asyncio.Event()
+    edge.connect()
+    world.job("open", nodes=["a"], images=["open.example/a:1"], imageSecrets="default/x")
+    await world.until(lambda: edge.pulls_at_once == 1)
+    world.job("one", nodes=["a"], images=["one.example/app:1"], imageSecrets="default/x")
+    await world.until(lambda: edge.pulls_at_once == 2)
+    edge.hold.set()
+    await world.until_state("Successful", "open")
+    await world.until_state("Successful", "one")
+
+
 async def test_only_the_secret_of_a_task_that_the_node_runs_is_given_out(world: World) -> None:
     world.nodes.add("a", "b", version=NEW)
     secret(world)
