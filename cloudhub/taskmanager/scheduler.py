@@ -110,10 +110,19 @@ class Scheduler:
         for outcome in commit.outcomes:
             self._nodes.follow(outcome)
             if outcome.change.event in _STEPS and outcome.applied:
-                self._steps.append(outcome)
+                self._note_step(outcome)
         for removed in commit.removed:
             self._cancel_removed(removed)
         self._wake.set()
+
+    def _note_step(self, outcome: Outcome) -> None:
+        """Ours do all by themselves; for a node that is away, it is sent again when it is back."""
+        node = outcome.change.node
+        session = self._sessions.get(node)
+        if session is None or session.features:
+            return
+        if outcome.change.event is TaskEvent.PART_PULLED or not self.stock.goes_on_by_itself(node):
+            self._steps.append(outcome)
 
     def ready(self, uid: str) -> None:
         """The job was admitted, or its credentials have been read."""
@@ -250,14 +259,12 @@ class Scheduler:
             _log.debug("sent again", job=live.job.name, node=task.node, attempt=task.attempt)
 
     def _go_on(self) -> bool:
-        """Asks stock nodes for what comes after what they have reported. Ours do all by themselves."""
+        """Asks stock nodes for what comes after what they have reported."""
         for _ in range(min(BATCH, len(self._steps))):
             outcome = self._steps.popleft()
             change = outcome.change
             session, live = self._sessions.get(change.node), self._live.get(change.job_uid)
             if session is None or session.features or live is None or outcome.deadline is None:
-                continue
-            if change.event is TaskEvent.CHECK_SUCCEEDED and self.stock.goes_on_by_itself(change.node):
                 continue
             if (change.node, change.job_uid) not in self._nodes:
                 continue

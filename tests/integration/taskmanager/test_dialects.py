@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -397,3 +398,28 @@ async def test_a_node_that_has_changed_its_dialect_unseen_is_found_out(world: Wo
     await world.until(lambda: len(edge.kinds) == 3)
     world.clock.advance(25)
     await world.until_state("Successful", "third")
+
+
+@pytest.mark.parametrize(
+    ("resource", "content"),
+    [
+        ("task/job/node/old", None),
+        ("task/job/node/old", {"Event": "Pull"}),
+        ("task/job/node/old", {"Event": "Upgrade", "Action": "Success"}),
+        ("task/job/node/old", {"Event": "Pull", "Action": "Success", "ExternalMessage": "{"}),
+        ("task/job/node/old/more", {"Event": "Pull", "Action": "Failure"}),
+        ("prepull/job/node/old", {"Event": "Pull", "Action": "Failure"}),
+    ],
+)
+async def test_a_v1alpha1_report_that_cannot_be_read_is_counted_and_changes_nothing(
+    world: World, resource: str, content: Any
+) -> None:
+    world.nodes.add("old", version=OLD)
+    edge = EdgeCore(world, "old", knows=frozenset())
+    edge.connect()
+    world.job(nodes=["old"])
+    await world.until(lambda: edge.kinds)
+    await edge._report(resource, "prepull", content)
+    await world.until_idle()
+    assert await world.stored_state("old") == "Checking"
+    assert world.metrics.refusals_total.value("malformed") == 1
