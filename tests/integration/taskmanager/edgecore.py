@@ -274,8 +274,8 @@ class EdgeCore:
         if manager is None or session is None:
             return
         message = decode(frame)
-        await manager.message_received(session, message)
-        await Queries(sessions=sessions, find=manager.secret_for).message_received(session, message)
+        await manager.messages_received(session, (message,))
+        await Queries(sessions=sessions, find=manager.secret_for).messages_received(session, (message,))
 
     def _id(self) -> str:
         return f"{self.name}-{next(self._ids)}"

@@ -321,7 +321,7 @@ async def test_a_report_of_another_node_is_not_this_nodes_to_give(world: World) 
         content={"NodeName": "a", "Event": "Pull", "Action": "Failure", "Reason": "liar"},
     )
     assert world.sessions.manager is not None
-    await world.sessions.manager.message_received(world.sessions.live["b"], foreign)
+    await world.sessions.manager.messages_received(world.sessions.live["b"], (foreign,))
     await world.until_idle()
     assert await world.stored_state("a") == await world.stored_state("b") == "Checking"
 

@@ -262,7 +262,7 @@ class FakeSessions:
                 content="OK",
                 parent=message.header.msg_id,
             )
-            await self.manager.message_received(self.live[node], answer)
+            await self.manager.messages_received(self.live[node], (answer,))
 
     async def _read_v1alpha1(self, fake: FakeNode, message: Message) -> None:
         """A node that knows v1alpha2 alone, or is as mute as the test wants it."""
