@@ -30,12 +30,14 @@ from cloudhub.metrics import Metrics
 from cloudhub.pki.join import JoinServer
 from cloudhub.pki.setup import PKI, PKISources, open_pki
 from cloudhub.process import Roots, process, started
+from cloudhub.revocations import Revocations
 from cloudhub.sessions.queries import Queries
 from cloudhub.sessions.server import SessionServer
 from cloudhub.settings import ConfigError
 from cloudhub.standalone.server import StandaloneAPI
 from cloudhub.store.engine import open_database
 from cloudhub.store.queue import TaskQueue
+from cloudhub.store.revocations import FILE, RevocationStore
 from cloudhub.taskmanager.manager import TaskManager, TaskManagerSettings
 from cloudhub.taskmanager.ports import SessionInfo, SessionListener, SessionWatcher, Unavailable
 from shared.wire import Message
@@ -118,6 +120,7 @@ class _Hub:
         self._roots = Roots()
         self.client: KubeClient
         self.secrets: SecretReader
+        self.revocations: Revocations
         self.pki: PKI
         self.sessions: SessionServer
         self.join: JoinServer
@@ -161,7 +164,9 @@ class _Hub:
         hub = config.modules.cloudHub
         tasks = config.modules.taskManager
         # The store before all that answers nodes: a hub that cannot keep what they say must not hear them.
-        queue = await self._open_queue(Path(tasks.dataDir)) if tasks.enable else None
+        folder = Path(tasks.dataDir)
+        self.revocations = await self._open_revocations(folder)
+        queue = await self._open_queue(folder) if tasks.enable else None
         self.pki = await self._open_pki(sources)
         self._root("pki", self.pki.run())
         self.sessions = SessionServer(
@@ -172,7 +177,9 @@ class _Hub:
             keepalive_interval=hub.keepaliveInterval,
             node_limit=hub.nodeLimit,
             write_timeout=hub.writeTimeout,
+            revoked=self.revocations,
         )
+        self._root("revocations", self.revocations.run(self.sessions.disconnect))
         watchers: list[SessionWatcher] = [Settling()]
         listeners: list[SessionListener] = []
         manager: TaskManager | None = None
@@ -206,12 +213,23 @@ class _Hub:
                 port=hub.https.port,
                 certificate_life=timedelta(days=hub.edgeCertSigningDuration),
                 node_exists=self._node_exists,
+                metrics=self.metrics,
+                revoked=self.revocations,
             )
             await self._stack.enter_async_context(started(self.join))
         self._starting = None
         settle(2)
         self._root("loop-watch", watch_loop(self.metrics))
         log.info("ready")
+
+    async def _open_revocations(self, folder: Path) -> Revocations:
+        # A `cloudhub revoke` may be at it just now.
+        store = RevocationStore(await open_database(folder / FILE, "revocations", patience=5.0))
+        self._stack.push_async_callback(store.close)
+        revocations = Revocations(store=store, metrics=self.metrics)
+        await revocations.load()
+        self.health.add("revocations", revocations.problem)
+        return revocations
 
     async def _open_queue(self, folder: Path) -> TaskQueue:
         engine = await open_database(folder / "queue.db", "queue")

@@ -9,7 +9,7 @@ import hashlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -55,7 +55,7 @@ class Join:
     server: JoinServer
     ca: CertificateAuthority
     tokens: TokenIssuer
-    revoked: set[str] = field(default_factory=set)
+    metrics: Metrics
 
     async def raw(self, request: bytes, context: ssl.SSLContext | None = None) -> Answer:
         """The bytes of a request, and what comes back until the hub closes."""
@@ -101,21 +101,23 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 @contextlib.asynccontextmanager
-async def join(**settings: Any) -> AsyncIterator[Join]:
-    ca = new_ca()
+async def join(
+    *, ca: CertificateAuthority | None = None, metrics: Metrics | None = None, **settings: Any
+) -> AsyncIterator[Join]:
+    ca = ca or new_ca()
     tokens = TokenIssuer(ca)
-    revoked: set[str] = set()
+    metrics = metrics or Metrics()
     server = JoinServer(
         ca=ca,
         tokens=tokens,
         ssl_context=join_context(ca),
         host="127.0.0.1",
         port=0,
-        is_revoked=revoked.__contains__,
+        metrics=metrics,
         **settings,
     )
     async with server:
-        yield Join(server, ca, tokens, revoked)
+        yield Join(server, ca, tokens, metrics)
 
 
 def _answer(data: bytes) -> Answer:
@@ -273,15 +275,6 @@ async def test_a_csr_for_more_than_being_that_node_is_refused() -> None:
             assert text in answer.text
         server = await j.certificate("edge-1", token=j.token(), ExtKeyUsages="[1, 2]")
         assert (server.status, "clientAuth" in server.text) == (403, True)
-
-
-async def test_a_revoked_node_neither_joins_nor_renews() -> None:
-    async with join() as j:
-        j.revoked.add("edge-1")
-        own = client_context(j.ca, node_certificate(j.ca, "edge-1"))
-        for answer in (await j.certificate("edge-1", token=j.token()), await j.certificate("edge-1", context=own)):
-            assert (answer.status, answer.text) == (403, "node edge-1 is revoked\n")
-        assert (await j.certificate("edge-2", token=j.token())).status == 200
 
 
 async def test_a_body_beyond_the_limit_is_refused() -> None:

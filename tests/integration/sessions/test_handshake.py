@@ -16,6 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 
 from cloudhub.listen.acceptor import AcceptLimits
 from cloudhub.pki.ca import CertificateAuthority, utc_now
+from cloudhub.pki.errors import Refused
+from cloudhub.pki.revocation import NothingRevoked
 from cloudhub.sessions.server import SessionServer
 from shared.wire import HEADER_FEATURES, HEADER_NODE_INFO, Feature
 from tests.integration.certificates import Key, client_context, mtls_context, new_ca, node_certificate, node_subject
@@ -108,16 +110,26 @@ async def test_a_certificate_that_expires_ends_the_session() -> None:
                 await h.connect("edge-1", context=short)
 
 
+class _Revoked(NothingRevoked):
+    def __init__(self) -> None:
+        self.nodes: set[str] = set()
+
+    def check_certificate(self, node: str, serial: int) -> None:
+        if node in self.nodes:
+            raise Refused(403, "revoked", f"node {node} is revoked")
+
+
 async def test_a_revoked_node_gets_no_session_and_loses_the_one_it_has() -> None:
-    revoked: set[str] = set()
-    async with hub(is_revoked=revoked.__contains__) as h, h.connect("edge-1") as socket:
+    revoked = _Revoked()
+    async with hub(revoked=revoked) as h, h.connect("edge-1") as socket:
         await eventually(lambda: h.server.get("edge-1"))
-        revoked.add("edge-1")
+        revoked.nodes.add("edge-1")
         assert h.server.disconnect("edge-1", "revoked")
         assert await closed(socket) == (1008, "revoked")
         with pytest.raises(InvalidStatus) as caught:
             await h.connect("edge-1")
         assert caught.value.response.status_code == 403
+        assert h.metrics.handshakes_refused_total.value("revoked") == 1
         assert not h.server.disconnect("edge-1", "revoked")
 
 
