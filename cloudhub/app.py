@@ -14,6 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,9 +26,11 @@ from cloudhub.config import CloudCoreConfig, LoadedConfig, parse_config
 from cloudhub.health import Health, HealthServer
 from cloudhub.jointoken import PKI_FOLDER
 from cloudhub.kube import JobInformer, KubeClient, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
+from cloudhub.listen.acceptor import AcceptLimits
+from cloudhub.listen.descriptors import bounded, raise_limit, warn_if_few
 from cloudhub.loopwatch import watch_loop
 from cloudhub.metrics import Metrics
-from cloudhub.pki.join import JoinServer
+from cloudhub.pki.join import JoinLimits, JoinServer
 from cloudhub.pki.setup import PKI, PKISources, open_pki
 from cloudhub.process import Roots, process, started
 from cloudhub.revocations import Revocations
@@ -169,6 +172,9 @@ class _Hub:
         queue = await self._open_queue(folder) if tasks.enable else None
         self.pki = await self._open_pki(sources)
         self._root("pki", self.pki.run())
+        descriptors = raise_limit()
+        warn_if_few(descriptors=descriptors, sessions=hub.nodeLimit)
+        fits = partial(bounded, descriptors=descriptors, sessions=hub.nodeLimit, servers=2)
         self.sessions = SessionServer(
             host=hub.websocket.address,
             port=hub.websocket.port,
@@ -177,6 +183,7 @@ class _Hub:
             keepalive_interval=hub.keepaliveInterval,
             node_limit=hub.nodeLimit,
             write_timeout=hub.writeTimeout,
+            accept_limits=fits(AcceptLimits()),
             revoked=self.revocations,
         )
         self._root("revocations", self.revocations.run(self.sessions.disconnect))
@@ -213,6 +220,7 @@ class _Hub:
                 port=hub.https.port,
                 certificate_life=timedelta(days=hub.edgeCertSigningDuration),
                 node_exists=self._node_exists,
+                limits=JoinLimits(accept=fits(JoinLimits().accept)),
                 metrics=self.metrics,
                 revoked=self.revocations,
             )

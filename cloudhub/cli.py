@@ -60,7 +60,9 @@ DEFAULT_CONFIG = Path("/etc/kubeedge/config/cloudcore.yaml")
 def _serve(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
     import uvloop
 
-    configure_logs(form=_Global.log_format, debug=_Global.debug)
+    from cloudhub.loglimit import LogLimit
+
+    configure_logs(form=_Global.log_format, debug=_Global.debug, first=(LogLimit(),))
     uvloop.run(program())
 
 

@@ -9,7 +9,7 @@ known by its certificate; strangers get 401.
 
 Guarantees: nothing is signed but by the rules of `cloudhub.pki.signing`. Every refusal has a status and a text for the
 peer and a log line with node and reason; no token is in either. A connection carries one request and lives for seconds
-(`AcceptLimits.turn`), bodies are at most 1 MiB, one address may ask only so often, and the number of connections at a
+(`AcceptLimits.turn`), bodies are at most 64 KiB, one address may ask only so often, and the number of connections at a
 time is bounded, so peers that send slowly or never cost a known amount.
 
 On load: the check of a token and a CSR and the signature take half a millisecond (P-256), a TLS handshake more, all in
@@ -37,17 +37,18 @@ from cryptography import x509
 
 from cloudhub.listen.acceptor import AcceptLimits, Acceptor
 from cloudhub.listen.admission import address_group
+from cloudhub.listen.ratelimit import RateLimit
 from cloudhub.metrics import Metrics
 from cloudhub.pki.ca import CertificateAuthority, utc_now
 from cloudhub.pki.errors import Refused
 from cloudhub.pki.keys import UNREADABLE
 from cloudhub.pki.names import NotANode, check_node_name, node_of
-from cloudhub.pki.ratelimit import AddressRateLimit
 from cloudhub.pki.revocation import NothingRevoked, Revoked
-from cloudhub.pki.signing import check_usages, sign_node_csr
+from cloudhub.pki.signing import MAX_CSR_BYTES, check_usages, sign_node_csr
 from cloudhub.pki.tokens import TokenIssuer, bearer
 
-MAX_BODY: Final = 1 << 20
+MAX_BODY: Final = MAX_CSR_BYTES
+"""KubeEdge's limit is 1 MiB. Here as many bodies as there are turns may be in the making, and no real one has 4 KiB."""
 OCTETS: Final = "application/octet-stream"
 LOOK_AGAIN_EVERY: Final = 1.0
 
@@ -99,7 +100,7 @@ class JoinServer:
         self._metrics = metrics
         self._revoked = revoked or NothingRevoked()
         self._now = now
-        self._rate = AddressRateLimit(per_second=limits.requests_per_second, burst=limits.request_burst, clock=clock)
+        self._rate = RateLimit(per_second=limits.requests_per_second, burst=limits.request_burst, clock=clock)
         self._acceptor = Acceptor(
             host=host,
             port=port,
@@ -208,6 +209,10 @@ class JoinServer:
                 response.headers["Retry-After"] = "10"
         except web.HTTPException as error:
             response = web.Response(status=error.status, text=f"{error.reason}\n", headers=_allow(error))
+        except ConnectionError as error:
+            # The peer went, or its turn ended, before its body was whole. Nobody reads the answer.
+            log.debug("request abandoned", path=request.path[:64], address=address, error=type(error).__name__)
+            response = web.Response(status=400, text="the request is not whole\n")
         except Exception:
             log.exception("request failed", path=request.path[:64])
             response = web.Response(status=500, text="internal error\n")

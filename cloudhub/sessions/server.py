@@ -29,6 +29,7 @@ from cryptography import x509
 from websockets.http11 import Request
 
 from cloudhub.listen.acceptor import AcceptLimits, Acceptor
+from cloudhub.listen.ratelimit import RateLimit
 from cloudhub.metrics import Metrics
 from cloudhub.pki.errors import Refused
 from cloudhub.pki.revocation import NothingRevoked, Revoked
@@ -68,6 +69,10 @@ class SessionLimits:
     """An agent that was offline for long sends what it has in its journal at once."""
     outbox_messages: int = 256
     outbox_bytes: int = 2 * MAX_FRAME_BYTES
+    sessions_per_second: float = 0.5
+    """Of one node, from the burst on. Each new one is told to all who listen, and has tasks sent again; EdgeCore comes
+    back each 5 s, our agents more slowly."""
+    session_burst: int = 30
     stock_burst: int = 16
     """Messages at once, and again each second, to a node that is not ours; its queue of 100 drops the oldest."""
 
@@ -105,6 +110,9 @@ class SessionServer:
         self._node_limit = node_limit
         self._revoked = revoked or NothingRevoked()
         self._wall_clock = wall_clock
+        self._rate = RateLimit(
+            per_second=limits.sessions_per_second, burst=limits.session_burst, clock=clock, max_keys=2 * node_limit
+        )
         self._sleep = sleep
         self._time = ServedTime(clock, max_step=MAX_STEP)
         self._registry: SessionRegistry[NodeConnection] = SessionRegistry(
@@ -254,6 +262,8 @@ class SessionServer:
             self._revoked.check_certificate(greeting.node, greeting.certificate)
         except Refused as refused:
             raise HandshakeRefused(refused.status, refused.reason, str(refused)) from None
+        if not self._rate.allow(greeting.node):
+            raise HandshakeRefused(429, "rate", f"node {greeting.node} connects too often; try again later")
         if not self._registry.has_room(greeting.node):
             raise HandshakeRefused(503, "node limit", f"the hub serves its limit of {self._node_limit} nodes already")
 
