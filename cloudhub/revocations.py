@@ -22,7 +22,7 @@ from cryptography import x509
 from cloudhub.metrics import Metrics
 from cloudhub.pki.errors import Refused
 from cloudhub.pki.revocation import REVOKED, RevocationList
-from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.errors import StoreClosed, StoreUnavailable
 from cloudhub.store.revocations import Kept, RevocationStore
 
 LOOK_EVERY: Final = 0.25
@@ -66,10 +66,12 @@ class Revocations:
         self._take(await self._store.load(), lambda node, reason: False)
 
     async def run(self, disconnect: Disconnect) -> None:
-        """Until cancelled."""
+        """Until cancelled, or the store is closed."""
         while True:
             try:
                 await self._look(disconnect)
+            except StoreClosed:
+                return
             except StoreUnavailable as error:
                 if self._problem is None:
                     log.error("revocations cannot be heeded", reason=str(error))

@@ -13,6 +13,7 @@ Which record means what is the business of `cloudhub.pki.revocation`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -38,7 +39,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from cloudhub.pki.revocation import Revocation
-from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.errors import StoreClosed, StoreUnavailable
 
 FILE: Final = "revoked.db"
 MAX_CERTIFICATES: Final = 16
@@ -106,11 +107,17 @@ class RevocationStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._watching: AsyncConnection | None = None
+        self._one_at_a_time = asyncio.Lock()
+        """For the connection that watches: it is not closed under a statement."""
+        self._closed = False
 
     async def close(self) -> None:
-        if self._watching is not None:
-            await self._watching.close()
-            self._watching = None
+        """What is asked for from now on raises `StoreClosed`."""
+        self._closed = True
+        async with self._one_at_a_time:
+            if self._watching is not None:
+                await self._watching.close()
+                self._watching = None
         await self._engine.dispose()
 
     # --- Reads ----------------------------------------------------------------------------------------------------
@@ -122,17 +129,19 @@ class RevocationStore:
     async def change_count(self) -> int:
         """A number that differs from the last one after another process, or this one, has written. Costs no read of a
         table."""
-        try:
-            if self._watching is None:
-                # One connection for good: SQLite counts what others than this very connection have written.
-                self._watching = await self._engine.connect()
-            async with self._watching.begin():
-                return int((await self._watching.exec_driver_sql("PRAGMA data_version")).scalar_one())
-        except SQLAlchemyError as error:
-            if self._watching is not None:
-                await self._watching.invalidate()
-                self._watching = None
-            raise _unavailable(error) from error
+        async with self._one_at_a_time:
+            self._require_open()
+            try:
+                if self._watching is None:
+                    # One connection for good: SQLite counts what others than this very connection have written.
+                    self._watching = await self._engine.connect()
+                async with self._watching.begin():
+                    return int((await self._watching.exec_driver_sql("PRAGMA data_version")).scalar_one())
+            except SQLAlchemyError as error:
+                if self._watching is not None:
+                    await self._watching.invalidate()
+                    self._watching = None
+                raise _unavailable(error) from error
 
     # --- Writes: each raises `StoreUnavailable` when it is not on the disk -----------------------------------------
 
@@ -161,7 +170,13 @@ class RevocationStore:
             lambda connection: _add_certificate(connection, node, number, serial, signed_at, expires_at)
         )
 
+    def _require_open(self) -> None:
+        # A connection that is made after the engine was disposed of would be nobody's to close.
+        if self._closed:
+            raise StoreClosed("the store of revocations is closed")
+
     async def _read(self, work: Callable[[Connection], T]) -> T:
+        self._require_open()
         try:
             async with self._engine.connect() as connection:
                 return await connection.run_sync(work)
@@ -169,6 +184,7 @@ class RevocationStore:
             raise _unavailable(error) from error
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
+        self._require_open()
         try:
             async with self._engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
                 return await connection.run_sync(work)

@@ -39,10 +39,25 @@ class Looks:
 
     def __init__(self) -> None:
         self._count = 0
+        self._go_on = asyncio.Event()
+        self._go_on.set()
+        self._held = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
         self._count += 1
         await asyncio.sleep(seconds / 10)
+        if not self._go_on.is_set():
+            self._held.set()
+        await self._go_on.wait()
+
+    @contextlib.asynccontextmanager
+    async def none(self) -> AsyncIterator[None]:
+        """Within the block the hub does not look."""
+        self._go_on.clear()
+        self._held.clear()
+        await self._held.wait()
+        yield
+        self._go_on.set()
 
     async def two_more(self) -> None:
         """Returns after a look that began after this was called."""
@@ -191,9 +206,9 @@ async def test_revoked_and_undone_between_two_looks_ends_the_session_all_the_sam
         async with s.sessions.connect("edge-1", context=stolen) as socket:
             await eventually(lambda: s.sessions.server.get("edge-1"))
             beside = RevocationStore(await open_beside(tmp_path / FILE, "revocations"))
-            # As of before now, so that its token of now is no older.
-            await beside.revoke(["edge-1"], 100.0)
-            await beside.undo(["edge-1"], 100.0)
+            async with s.looks.none():
+                await beside.revoke(["edge-1"], 100.0)
+                await beside.undo(["edge-1"], 100.0)
             await beside.close()
             assert await closed(socket) == (1008, "this node is revoked")
         assert "join again" in await s.refused_session(stolen)
@@ -286,6 +301,17 @@ async def test_what_root_makes_in_the_hubs_folder_is_the_hubs(tmp_path: Path) ->
     owners = {file.name: (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) for file in os.scandir(tmp_path)}
     assert set(owners) >= {FILE, f"{FILE}.lock"}
     assert set(owners.values()) == {(12345, 0o600)}
+
+
+async def test_the_heeding_ends_with_the_store(tmp_path: Path) -> None:
+    store = RevocationStore(await open_database(tmp_path / FILE, "revocations"))
+    looks = Looks()
+    revocations = Revocations(store=store, metrics=Metrics(), sleep=looks.sleep)
+    await revocations.load()
+    heeding = asyncio.create_task(revocations.run(lambda node, reason: False))
+    await looks.two_more()
+    await store.close()
+    await asyncio.wait_for(heeding, 60)
 
 
 def test_a_folder_that_no_hub_heeds_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from cloudhub.store.engine import is_owned, open_beside, open_database
-from cloudhub.store.errors import CorruptDatabase, DatabaseInUse, OtherSchema, StoreUnavailable
+from cloudhub.store.errors import CorruptDatabase, DatabaseInUse, OtherSchema, StoreClosed, StoreUnavailable
 from cloudhub.store.revocations import FILE, MAX_CERTIFICATES, Kept, NotRevoked, RevocationStore
 
 
@@ -129,6 +129,19 @@ async def test_a_write_beside_the_owner_is_noticed_without_reading(tmp_path: Pat
     await beside.close()
     assert await store.change_count() != before
     assert (await only(store)).revocation.node == "edge-1"
+
+
+async def test_what_is_asked_of_a_closed_store_opens_nothing_again(tmp_path: Path) -> None:
+    store = await open_store(tmp_path)
+    asked = [asyncio.create_task(store.change_count()) for _ in range(5)]
+    await asyncio.sleep(0)
+    await store.close()
+    for answer in await asyncio.gather(*asked, return_exceptions=True):
+        assert isinstance(answer, int | StoreClosed)
+    for call in (store.change_count(), store.load(), store.revoke(["edge-1"], 1.0)):
+        with pytest.raises(StoreClosed):
+            await call
+    assert not is_owned(tmp_path / FILE)
 
 
 async def test_the_owner_keeps_the_lock_and_whoever_writes_beside_needs_none(tmp_path: Path) -> None:
