@@ -14,6 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,17 +26,21 @@ from cloudhub.config import CloudCoreConfig, LoadedConfig, parse_config
 from cloudhub.health import Health, HealthServer
 from cloudhub.jointoken import PKI_FOLDER
 from cloudhub.kube import JobInformer, KubeClient, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
+from cloudhub.listen.acceptor import AcceptLimits
+from cloudhub.listen.descriptors import bounded, raise_limit, warn_if_few
 from cloudhub.loopwatch import watch_loop
 from cloudhub.metrics import Metrics
-from cloudhub.pki.join import JoinServer
+from cloudhub.pki.join import JoinLimits, JoinServer
 from cloudhub.pki.setup import PKI, PKISources, open_pki
 from cloudhub.process import Roots, process, started
+from cloudhub.revocations import Revocations
 from cloudhub.sessions.queries import Queries
 from cloudhub.sessions.server import SessionServer
 from cloudhub.settings import ConfigError
 from cloudhub.standalone.server import StandaloneAPI
 from cloudhub.store.engine import open_database
 from cloudhub.store.queue import TaskQueue
+from cloudhub.store.revocations import FILE, RevocationStore
 from cloudhub.taskmanager.manager import TaskManager, TaskManagerSettings
 from cloudhub.taskmanager.ports import SessionInfo, SessionListener, SessionWatcher, Unavailable
 from shared.wire import Message
@@ -118,6 +123,7 @@ class _Hub:
         self._roots = Roots()
         self.client: KubeClient
         self.secrets: SecretReader
+        self.revocations: Revocations
         self.pki: PKI
         self.sessions: SessionServer
         self.join: JoinServer
@@ -161,9 +167,14 @@ class _Hub:
         hub = config.modules.cloudHub
         tasks = config.modules.taskManager
         # The store before all that answers nodes: a hub that cannot keep what they say must not hear them.
-        queue = await self._open_queue(Path(tasks.dataDir)) if tasks.enable else None
+        folder = Path(tasks.dataDir)
+        self.revocations = await self._open_revocations(folder)
+        queue = await self._open_queue(folder) if tasks.enable else None
         self.pki = await self._open_pki(sources)
         self._root("pki", self.pki.run())
+        descriptors = raise_limit()
+        warn_if_few(descriptors=descriptors, sessions=hub.nodeLimit)
+        fits = partial(bounded, descriptors=descriptors, sessions=hub.nodeLimit, servers=2)
         self.sessions = SessionServer(
             host=hub.websocket.address,
             port=hub.websocket.port,
@@ -172,7 +183,10 @@ class _Hub:
             keepalive_interval=hub.keepaliveInterval,
             node_limit=hub.nodeLimit,
             write_timeout=hub.writeTimeout,
+            accept_limits=fits(AcceptLimits()),
+            revoked=self.revocations,
         )
+        self._root("revocations", self.revocations.run(self.sessions.disconnect))
         watchers: list[SessionWatcher] = [Settling()]
         listeners: list[SessionListener] = []
         manager: TaskManager | None = None
@@ -206,12 +220,24 @@ class _Hub:
                 port=hub.https.port,
                 certificate_life=timedelta(days=hub.edgeCertSigningDuration),
                 node_exists=self._node_exists,
+                limits=JoinLimits(accept=fits(JoinLimits().accept)),
+                metrics=self.metrics,
+                revoked=self.revocations,
             )
             await self._stack.enter_async_context(started(self.join))
         self._starting = None
         settle(2)
         self._root("loop-watch", watch_loop(self.metrics))
         log.info("ready")
+
+    async def _open_revocations(self, folder: Path) -> Revocations:
+        # A `cloudhub revoke` may be at it just now.
+        store = RevocationStore(await open_database(folder / FILE, "revocations", patience=5.0))
+        self._stack.push_async_callback(store.close)
+        revocations = Revocations(store=store, metrics=self.metrics)
+        await revocations.load()
+        self.health.add("revocations", revocations.problem)
+        return revocations
 
     async def _open_queue(self, folder: Path) -> TaskQueue:
         engine = await open_database(folder / "queue.db", "queue")

@@ -60,7 +60,9 @@ DEFAULT_CONFIG = Path("/etc/kubeedge/config/cloudcore.yaml")
 def _serve(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
     import uvloop
 
-    configure_logs(form=_Global.log_format, debug=_Global.debug)
+    from cloudhub.loglimit import LogLimit
+
+    configure_logs(form=_Global.log_format, debug=_Global.debug, first=(LogLimit(),))
     uvloop.run(program())
 
 
@@ -184,6 +186,38 @@ def token(
             issue_token(ttl=_parse_ttl(ttl), node=node, data_dir=data_dir, config=config, kubeconfig=kubeconfig)
         )
     )
+
+
+@app.command(
+    epilog="Examples:\n\n  cloudhub revoke edge-1 --data-dir ./cloud\n\n"
+    "  cloudhub revoke --list --config /etc/kubeedge/config/cloudcore.yaml\n\n"
+    "  cloudhub revoke --undo edge-1 --data-dir ./cloud"
+)
+def revoke(
+    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="The nodes.")] = None,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="They may join again, with new tokens; old certificates stay refused.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--list", help="Print who was revoked, and what became of it.")] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Folder of a `cloudhub standalone`; else the one that --config names."),
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Keep nodes out: their sessions end now, and their certificates and tokens are of no use any more.
+
+    Works whether the hub runs or not; run it where the hub's data folder is."""
+    import asyncio
+
+    from cloudhub import revoke as work
+
+    if bool(nodes) == show or (show and undo):
+        raise typer.BadParameter("give the names of nodes, or --list alone")
+    folder = work.data_folder(data_dir, config)
+    change = work.undo if undo else work.revoke
+    for line in asyncio.run(change(folder, nodes) if nodes else work.listing(folder)):
+        typer.echo(line)
 
 
 @app.command(epilog="Example:\n\n  cloudhub crds | kubectl apply -f -")

@@ -246,8 +246,10 @@ class TaskManagerConfig(_Settings):
     )
     dataDir: Text = setting(
         "/var/lib/kubeedge/cloudhub",
-        what="Folder of queue.db, which holds the jobs' node tasks. Ours, not KubeEdge's.",
-        breaks="On a disk that does not outlive the hub, jobs that run start again after a restart.",
+        what="Folder of queue.db, which holds the jobs' node tasks, and of revoked.db, which holds the revoked nodes, "
+        "also with `enable: false`. Ours, not KubeEdge's.",
+        breaks="On a disk that does not outlive the hub, jobs that run start again after a restart, and revoked nodes "
+        "are let in again.",
     )
     statusEntries: Annotated[int, Field(ge=0, le=10_000)] = setting(
         500,

@@ -66,6 +66,13 @@ class Metrics:
         self.handshakes_refused_total = BoundedCounter(
             "cloudhub_handshakes_refused_total", "Session handshakes refused, by reason.", "reason", registry
         )
+        self.joins_refused_total = BoundedCounter(
+            "cloudhub_joins_refused_total",
+            "Requests for certificates, and connections for them, refused, by reason.",
+            "reason",
+            registry,
+        )
+        self.revoked_nodes = Gauge("cloudhub_revoked_nodes", "Nodes that are revoked now.", registry=registry)
         self.messages_ignored_total = BoundedCounter(
             "cloudhub_messages_ignored_total", "Messages of nodes that nothing here acts on.", "operation", registry
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
 _hidden = [name for name in ("rich", "greenlet") if name not in sys.modules]
@@ -32,7 +32,8 @@ _SECRET_FIELDS: Final = frozenset(
 )
 
 
-def configure_logs(*, form: LogFormat, debug: bool = False) -> None:
+def configure_logs(*, form: LogFormat, debug: bool = False, first: Sequence[Any] = ()) -> None:
+    """``first``: processors before all others, for what is logged with structlog."""
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -49,7 +50,7 @@ def configure_logs(*, form: LogFormat, debug: bool = False) -> None:
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     structlog.configure(
-        processors=[*common, renderer],
+        processors=[*first, *common, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,

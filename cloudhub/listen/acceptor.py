@@ -155,12 +155,18 @@ class Acceptor:
 
     def _arrived(self, peer: socket.socket, address: str) -> None:
         peer.setblocking(False)
-        match self._admission.arrive(address, peer):
-            case Ruling.START:
-                self._begin(peer, address)
-            case Ruling.REFUSE:
-                peer.close()
-                self._refused("too many", address, "too many connections wait already")
+        ruling = self._admission.arrive(address, peer)
+        if ruling is Ruling.REFUSE and (displaced := self._admission.make_room(address)) is not None:
+            self._turn_away(displaced[1], displaced[0])
+            ruling = self._admission.arrive(address, peer)
+        if ruling is Ruling.START:
+            self._begin(peer, address)
+        elif ruling is Ruling.REFUSE:
+            self._turn_away(peer, address)
+
+    def _turn_away(self, peer: socket.socket, address: str) -> None:
+        peer.close()
+        self._refused("too many", address, "too many connections wait already")
 
     def _begin(self, peer: socket.socket, address: str) -> None:
         turn = asyncio.get_running_loop().create_task(self._turn(peer, address), name=f"handshake-{address}")

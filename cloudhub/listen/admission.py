@@ -6,7 +6,8 @@ so many handshakes run at a time, and fewer of one address. Those that come then
 the addresses take turns, so that one address with thousands waiting delays another by one turn, not by thousands.
 
 Nodes behind one NAT share an address, which is why an address over its share waits instead of being refused; only what
-exceeds the bounds on waiting is refused. Without clock and sockets: ``item`` is whatever the caller lets wait.
+exceeds the bounds on waiting is refused, and when all places are taken, a newcomer gets that of the last one of the
+address that has most (`Admission.make_room`). Without clock and sockets: ``item`` is whatever the caller lets wait.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict, deque
 from enum import Enum, auto
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+ADDRESSES_LOOKED_AT: Final = 256
 
 
 class Ruling(Enum):
@@ -59,6 +63,19 @@ class Admission(Generic[T]):
         self._queues.setdefault(address, deque()).append(item)
         self._total_waiting += 1
         return Ruling.WAIT
+
+    def make_room(self, address: str) -> tuple[str, T] | None:
+        """For a refused newcomer of ``address``: takes out the last of whoever has most waiting, if that is more than
+        ``address`` would have. To be closed by the caller, who then lets the newcomer arrive again."""
+        mine = len(self._queues.get(address, ()))
+        # Not all: they may be many thousands, and then none has many.
+        looked_at = islice(self._queues.items(), ADDRESSES_LOOKED_AT)
+        longest, queue = max(looked_at, key=lambda entry: len(entry[1]), default=("", deque[T]()))
+        if len(queue) <= mine + 1 or mine >= self._max_waiting_per_address:
+            return None
+        self._total_waiting -= 1
+        # The last one: those before it have waited for their turn. There is another, so the queue does not end here.
+        return longest, queue.pop()
 
     def leave(self, address: str) -> list[tuple[str, T]]:
         """A handshake that was started has ended. Returns those whose turn it is now; each is started by this."""

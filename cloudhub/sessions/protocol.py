@@ -101,6 +101,8 @@ class Greeting:
     info: NodeInfo | None
     expires_at: float
     """When its certificate ends, seconds since the epoch."""
+    certificate: int
+    """Its serial number."""
 
 
 def check_handshake(*, path: str, headers: Headers, certificate: x509.Certificate | None) -> Greeting:
@@ -130,6 +132,7 @@ def check_handshake(*, path: str, headers: Headers, certificate: x509.Certificat
         features=parse_features(_header(headers, HEADER_FEATURES) or ""),
         info=_node_info(_header(headers, HEADER_NODE_INFO)),
         expires_at=certificate.not_valid_after_utc.timestamp(),
+        certificate=certificate.serial_number,
     )
 
 

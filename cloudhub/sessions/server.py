@@ -29,7 +29,10 @@ from cryptography import x509
 from websockets.http11 import Request
 
 from cloudhub.listen.acceptor import AcceptLimits, Acceptor
+from cloudhub.listen.ratelimit import RateLimit
 from cloudhub.metrics import Metrics
+from cloudhub.pki.errors import Refused
+from cloudhub.pki.revocation import NothingRevoked, Revoked
 from cloudhub.sessions.connection import NodeConnection
 from cloudhub.sessions.deadlines import Expiries, ServedTime, Waiting
 from cloudhub.sessions.outbox import Outbox
@@ -66,13 +69,17 @@ class SessionLimits:
     """An agent that was offline for long sends what it has in its journal at once."""
     outbox_messages: int = 256
     outbox_bytes: int = 2 * MAX_FRAME_BYTES
+    sessions_per_second: float = 0.5
+    """Of one node, from the burst on. Each new one is told to all who listen, and has tasks sent again; EdgeCore comes
+    back each 5 s, our agents more slowly."""
+    session_burst: int = 30
     stock_burst: int = 8
     """Messages at once, and again each second, to a node that is not ours; its queue of 100 drops the oldest."""
 
 
 class SessionServer:
     """``ssl_context`` must require client certificates of the hub's CA. ``keepalive_interval`` and ``write_timeout``
-    are KubeEdge's settings of these names, in seconds. ``is_revoked`` is asked at each handshake."""
+    are KubeEdge's settings of these names, in seconds. ``revoked`` is asked at each handshake."""
 
     def __init__(
         self,
@@ -87,7 +94,7 @@ class SessionServer:
         write_timeout: float = 30.0,
         limits: SessionLimits | None = None,
         accept_limits: AcceptLimits | None = None,
-        is_revoked: Callable[[str], bool] = lambda node: False,
+        revoked: Revoked | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -101,8 +108,11 @@ class SessionServer:
         self._write_timeout = write_timeout
         self._limits = limits = limits or SessionLimits()
         self._node_limit = node_limit
-        self._is_revoked = is_revoked
+        self._revoked = revoked or NothingRevoked()
         self._wall_clock = wall_clock
+        self._rate = RateLimit(
+            per_second=limits.sessions_per_second, burst=limits.session_burst, clock=clock, max_keys=2 * node_limit
+        )
         self._sleep = sleep
         self._time = ServedTime(clock, max_step=MAX_STEP)
         self._registry: SessionRegistry[NodeConnection] = SessionRegistry(
@@ -248,8 +258,12 @@ class SessionServer:
             raise HandshakeRefused(503, "stopping", "the hub is stopping")
         if greeting.expires_at <= self._wall_clock():
             raise HandshakeRefused(401, "certificate", "client certificate has expired")
-        if self._is_revoked(greeting.node):
-            raise HandshakeRefused(403, "revoked", f"node {greeting.node} is revoked")
+        try:
+            self._revoked.check_certificate(greeting.node, greeting.certificate)
+        except Refused as refused:
+            raise HandshakeRefused(refused.status, refused.reason, str(refused)) from None
+        if not self._rate.allow(greeting.node):
+            raise HandshakeRefused(429, "rate", f"node {greeting.node} connects too often; try again later")
         if not self._registry.has_room(greeting.node):
             raise HandshakeRefused(503, "node limit", f"the hub serves its limit of {self._node_limit} nodes already")
 

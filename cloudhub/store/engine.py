@@ -10,6 +10,9 @@ owner alone. A transaction is begun as ``BEGIN`` (reads of one snapshot), or, on
 ``sqlite_begin="IMMEDIATE"``, as ``BEGIN IMMEDIATE``: a transaction that will write must, or it fails as soon as another
 connection has written since its first read.
 
+A file of which a second process writes a few rows (``revoked.db``) is opened by that process with `open_beside`, which
+leaves lock and schema to the owner.
+
 Not done here: backups, and repair of what is refused.
 """
 
@@ -19,8 +22,9 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -41,13 +45,18 @@ from cloudhub.store.errors import (
     DatabaseInUse,
     ForeignDatabase,
     NewerSchema,
+    OtherSchema,
     ReadOnlyDatabase,
     StoreError,
 )
 
-Schema = Literal["queue", "objects"]
+Schema = Literal["queue", "objects", "revocations"]
 
-_METADATA: Final[dict[Schema, str]] = {"queue": "cloudhub.store.tables", "objects": "cloudhub.store.objects"}
+_METADATA: Final[dict[Schema, str]] = {
+    "queue": "cloudhub.store.tables",
+    "objects": "cloudhub.store.objects",
+    "revocations": "cloudhub.store.revocations",
+}
 """Where each schema's ``metadata`` is. Imported when it is opened: a hub under ``run`` never needs ``objects``."""
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -70,17 +79,12 @@ def metadata_of(schema: Schema) -> MetaData:
     return metadata
 
 
-async def open_database(path: Path, schema: Schema) -> AsyncEngine:
+async def open_database(path: Path, schema: Schema, *, patience: float = 0.0) -> AsyncEngine:
     """The engine of ``path``, at the head of ``schema``'s migrations. `AsyncEngine.dispose` closes it and frees the
-    lock. Raises a `StoreError` whose text names the file and what is wrong with it."""
-    lock = await asyncio.to_thread(_prepare, path, schema)
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
-        # Values are users' data: names of their machines and images, in the embedded API whole Secrets.
-        hide_parameters=True,
-    )
-    event.listen(engine.sync_engine, "connect", _on_connect)
-    event.listen(engine.sync_engine, "begin", _on_begin)
+    lock. For ``patience`` seconds it waits for another owner to go. Raises a `StoreError` whose text names the file and
+    what is wrong with it."""
+    lock = await asyncio.to_thread(_prepare, path, schema, patience)
+    engine = _engine(path)
     event.listen(engine.sync_engine, "engine_disposed", lambda _: lock.release())
     try:
         async with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
@@ -95,6 +99,33 @@ async def open_database(path: Path, schema: Schema) -> AsyncEngine:
     except BaseException:
         await engine.dispose()
         raise
+    return engine
+
+
+async def open_beside(path: Path, schema: Schema) -> AsyncEngine:
+    """The engine of a file that another process owns. Raises a `StoreError`; `OtherSchema` also while the owner is
+    still making the file."""
+    await asyncio.to_thread(_check_beside, path, schema)
+    return _engine(path)
+
+
+def is_owned(path: Path) -> bool:
+    """Whether a process owns ``path`` now."""
+    lock = _lock_of(path)
+    try:
+        return not lock.take()
+    finally:
+        lock.release()
+
+
+def _engine(path: Path) -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        # Values are users' data: names of their machines and images, in the embedded API whole Secrets.
+        hide_parameters=True,
+    )
+    event.listen(engine.sync_engine, "connect", _on_connect)
+    event.listen(engine.sync_engine, "begin", _on_begin)
     return engine
 
 
@@ -119,9 +150,17 @@ class _Lock:
     """The right to be this file's one owner. Kept in a file of its own: SQLite's locks on the database come and go."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor: int | None = _create(path)
 
-    def take(self) -> bool:
+    def take(self, patience: float = 0.0) -> bool:
+        end = time.monotonic() + patience
+        while not self._try():
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _try(self) -> bool:
         assert self._descriptor is not None  # noqa: S101 - only `release` clears it
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,20 +174,40 @@ class _Lock:
             self._descriptor = None
 
 
-def _prepare(path: Path, schema: Schema) -> _Lock:
+def _create(path: Path) -> int:
+    """A descriptor of the file, which is made if need be, readable by its owner alone. An operator may be root where
+    the hub is not: what root makes is the folder's owner's, or the hub could not open it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags, 0o600)
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        # Without the right to, root is as bound as others, and so are its files.
+        with suppress(PermissionError):
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    return descriptor
+
+
+def _lock_of(path: Path) -> _Lock:
+    try:
+        return _Lock(path.with_name(path.name + ".lock"))
+    except OSError as error:
+        raise ReadOnlyDatabase(f"folder {path.parent} cannot be written: {error.strerror}") from error
+
+
+def _prepare(path: Path, schema: Schema, patience: float) -> _Lock:
     """Checks everything that can be checked without a change, then takes the lock and makes an absent file."""
     _check_writable(path)
     if path.exists():
         _inspect(path, schema)
+    lock = _lock_of(path)
     try:
-        lock = _Lock(path.with_name(path.name + ".lock"))
-    except OSError as error:
-        raise ReadOnlyDatabase(f"folder {path.parent} cannot be written: {error.strerror}") from error
-    try:
-        if not lock.take():
+        if not lock.take(patience):
             raise DatabaseInUse(f"{path} is in use by another process; stop it or choose another folder")
         # Made here and not by SQLite, so that nobody else can read it at any moment; -wal and -shm take its mode over.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(_create(path))
     except OSError as error:
         lock.release()
         raise ReadOnlyDatabase(f"{path} cannot be written: {error.strerror}") from error
@@ -156,6 +215,13 @@ def _prepare(path: Path, schema: Schema) -> _Lock:
         lock.release()
         raise
     return lock
+
+
+def _check_beside(path: Path, schema: Schema) -> None:
+    _check_writable(path)
+    found = _inspect(path, schema) if path.exists() else set()
+    if found != set(_scripts(schema).get_heads()):
+        raise OtherSchema(f"{path} is kept by a hub of another version; use the cloudhub of that hub")
 
 
 def _check_writable(path: Path) -> None:
@@ -172,16 +238,17 @@ def _check_writable(path: Path) -> None:
         raise ReadOnlyDatabase(f"{path} cannot be written by this user, or is on a read-only file system")
 
 
-def _inspect(path: Path, schema: Schema) -> None:
+def _inspect(path: Path, schema: Schema) -> set[str]:
+    """The revisions that the file has; none while it is empty."""
     if path.stat().st_size == 0:
-        return
+        return set()
     with _refusing_damage(path), closing(_read_only(path)) as connection:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise CorruptDatabase(f"{path} is damaged ({str(verdict)[:200]}); restore it or move it away")
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:
-            return
+            return set()
         if "alembic_version" not in tables:
             raise ForeignDatabase(f"{path} is a SQLite database of another program; choose another folder")
         revisions = {str(found) for (found,) in connection.execute("SELECT version_num FROM alembic_version")}
@@ -191,6 +258,7 @@ def _inspect(path: Path, schema: Schema) -> None:
             f"{path} has schema revision {', '.join(sorted(unknown))[:64]}, which this version does not know: "
             "it was written by a newer one; use that, or another folder"
         )
+    return revisions
 
 
 def _read_only(path: Path) -> sqlite3.Connection:

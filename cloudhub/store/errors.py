@@ -23,6 +23,10 @@ class NewerSchema(StoreError):
     """Written by a later version of this program."""
 
 
+class OtherSchema(StoreError):
+    """Kept by a running process of another version of this program, or not yet made by it."""
+
+
 class ReadOnlyDatabase(StoreError):
     """The folder or the file cannot be written."""
 

@@ -261,10 +261,11 @@ class Node:
         self.config = self.folder / "edgecore.yaml"
         self.program = Program(name, [BIN / "edgehub", "run", "--config", self.config], cloud.folder / f"{name}.log")
 
-    async def join(self) -> None:
+    async def join(self, token: str = "") -> None:
+        """With a token for this node, made now, unless another is given."""
         await command(
             BIN / "edgehub", "join", "--server", f"https://127.0.0.1:{self.cloud.https_port}",
-            "--token", await self.cloud.token("--node", self.name), "--node-name", self.name,
+            "--token", token or await self.cloud.token("--node", self.name), "--node-name", self.name,
             "--websocket-server", f"127.0.0.1:{self.cloud.websocket_port}", "--config", self.config,
             "--data-dir", self.folder / "data", "--runtime-endpoint", self.runtime,
         )  # fmt: skip

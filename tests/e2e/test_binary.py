@@ -78,10 +78,10 @@ class BinaryNode(Node):
             name, [*self.words, "run", "--config", self.config], cloud.folder / f"{name}.log"
         )  # `env` becomes what it starts, so the process that is known is the file's own
 
-    async def join(self) -> None:
+    async def join(self, token: str = "") -> None:
         await self.edgehub(
             "join", "--server", f"https://127.0.0.1:{self.cloud.https_port}",
-            "--token", await self.cloud.token("--node", self.name), "--node-name", self.name,
+            "--token", token or await self.cloud.token("--node", self.name), "--node-name", self.name,
             "--websocket-server", f"127.0.0.1:{self.cloud.websocket_port}", "--config", self.config,
             "--data-dir", self.folder / "data", "--runtime-endpoint", self.runtime,
         )  # fmt: skip

@@ -106,6 +106,14 @@ async def test_a_job_deleted_while_the_hub_was_down_leaves_no_trace(
     await eventually("the job is forgotten", forgotten)
 
 
+async def test_a_node_is_revoked_by_the_configuration_that_the_hub_was_started_with(
+    cluster: ClusterCloud, node: Node
+) -> None:
+    said = await command(BIN / "cloudhub", "revoke", "stolen", "--config", cluster.config)
+    assert said == "node stolen is revoked; it had no session\n"
+    assert "stolen" in await command(BIN / "cloudhub", "revoke", "--list", "--config", cluster.config)
+
+
 async def test_metrics_tell_sessions_jobs_dispatches_and_commits(cluster: ClusterCloud, node: Node) -> None:
     await eventually("edge-1 is connected", lambda: _connected(node))
     metrics = (await cluster.monitor("/metrics"))[1]

@@ -112,9 +112,14 @@ async def _never(seconds: float) -> None:
 
 @contextlib.asynccontextmanager
 async def hub(
-    *, limits: SessionLimits | None = None, accept_limits: AcceptLimits | None = None, **settings: Any
+    *,
+    limits: SessionLimits | None = None,
+    accept_limits: AcceptLimits | None = None,
+    ca: CertificateAuthority | None = None,
+    metrics: Metrics | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Hub]:
-    ca, heard, metrics = new_ca(), Recorder(), Metrics()
+    ca, heard, metrics = ca or new_ca(), Recorder(), metrics or Metrics()
     clock, wall = FakeClock(), FakeClock()
     wall.seconds = time.time()
     server = SessionServer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from datetime import timedelta
 
@@ -16,7 +17,9 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 
 from cloudhub.listen.acceptor import AcceptLimits
 from cloudhub.pki.ca import CertificateAuthority, utc_now
-from cloudhub.sessions.server import SessionServer
+from cloudhub.pki.errors import Refused
+from cloudhub.pki.revocation import NothingRevoked
+from cloudhub.sessions.server import SessionLimits, SessionServer
 from shared.wire import HEADER_FEATURES, HEADER_NODE_INFO, Feature
 from tests.integration.certificates import Key, client_context, mtls_context, new_ca, node_certificate, node_subject
 from tests.integration.sessions.hub import Hub, closed, eventually, hub
@@ -108,16 +111,26 @@ async def test_a_certificate_that_expires_ends_the_session() -> None:
                 await h.connect("edge-1", context=short)
 
 
+class _Revoked(NothingRevoked):
+    def __init__(self) -> None:
+        self.nodes: set[str] = set()
+
+    def check_certificate(self, node: str, serial: int) -> None:
+        if node in self.nodes:
+            raise Refused(403, "revoked", f"node {node} is revoked")
+
+
 async def test_a_revoked_node_gets_no_session_and_loses_the_one_it_has() -> None:
-    revoked: set[str] = set()
-    async with hub(is_revoked=revoked.__contains__) as h, h.connect("edge-1") as socket:
+    revoked = _Revoked()
+    async with hub(revoked=revoked) as h, h.connect("edge-1") as socket:
         await eventually(lambda: h.server.get("edge-1"))
-        revoked.add("edge-1")
+        revoked.nodes.add("edge-1")
         assert h.server.disconnect("edge-1", "revoked")
         assert await closed(socket) == (1008, "revoked")
         with pytest.raises(InvalidStatus) as caught:
             await h.connect("edge-1")
         assert caught.value.response.status_code == 403
+        assert h.metrics.handshakes_refused_total.value("revoked") == 1
         assert not h.server.disconnect("edge-1", "revoked")
 
 
@@ -184,6 +197,41 @@ async def test_more_connections_than_may_wait_are_refused_at_once() -> None:
         assert h.metrics.handshakes_refused_total.value("too many") == 1
         for _, other in [*held, (reader, writer)]:
             other.close()
+
+
+async def test_an_address_that_fills_all_places_cannot_keep_another_out() -> None:
+    limits = AcceptLimits(turn=30.0, running=3, running_per_address=2, waiting=20, waiting_per_address=20)
+    async with hub(accept_limits=limits) as h, contextlib.AsyncExitStack() as stack:
+        for _ in range(60):
+            _, writer = await asyncio.open_connection("127.0.0.1", h.server.port, local_addr=("127.0.0.2", 0))
+            stack.callback(writer.close)
+        await eventually(lambda: h.metrics.handshakes_refused_total.value("too many") == 60 - 2 - 20)
+        # One of another address gets in at once, and many of it one after the other, each over a place of the flood's.
+        for number in range(5):
+            async with h.connect(f"edge-{number}"):
+                pass
+        assert len(h.heard.of("opened")) == 5
+        waiting = [asyncio.create_task(h.connect(f"edge-{n}").__aenter__()) for n in range(10, 18)]
+        for socket in await asyncio.wait_for(asyncio.gather(*waiting), 60):
+            await socket.close()
+        assert h.server._acceptor.waiting <= 20
+
+
+async def test_a_node_that_comes_and_goes_all_the_time_is_slowed_down_and_no_other_is() -> None:
+    async with hub(limits=SessionLimits(session_burst=3, sessions_per_second=1.0)) as h:
+        for _ in range(3):
+            async with h.connect("edge-1"):
+                pass
+        with pytest.raises(InvalidStatus) as caught:
+            await h.connect("edge-1")
+        assert caught.value.response.status_code == 429
+        assert caught.value.response.body == b"node edge-1 connects too often; try again later\n"
+        assert h.metrics.handshakes_refused_total.value("rate") == 1
+        async with h.connect("edge-2"):
+            pass
+        h.clock.seconds += 1
+        async with h.connect("edge-1"):
+            await eventually(lambda: h.server.get("edge-1"))
 
 
 async def test_a_context_that_lets_in_strangers_is_a_fault() -> None:

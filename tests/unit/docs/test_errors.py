@@ -15,7 +15,8 @@ PAGE: Final = ROOT / "docs" / "errors.md"
 ANYTHING: Final = "…"
 
 USERS: Final = (
-    "cloudhub/jointoken.py", "cloudhub/config.py", "cloudhub/settings.py", "cloudhub/app.py",
+    "cloudhub/jointoken.py", "cloudhub/revoke.py", "cloudhub/revocations.py",
+    "cloudhub/config.py", "cloudhub/settings.py", "cloudhub/app.py",
     "cloudhub/taskmanager/spec.py", "cloudhub/taskmanager/selection.py", "cloudhub/store/engine.py",
     "cloudhub/pki", "cloudhub/kube/credentials.py",
     "edgehub/config.py", "edgehub/joining.py", "edgehub/status.py", "edgehub/identity.py", "edgehub/link",
@@ -31,7 +32,7 @@ NOT_THE_USERS: Final = {
     "certificate request", "body is no certificate request", "body of … bytes is no certificate request",
     "header ExtKeyUsages", "key is on curve", "RSA key has", "key is neither P-256 nor RSA", "subject has",
     "the client certificate is ", "the client certificate cannot be read", "header NodeName",
-    "the CA's key is neither", "is revoked", "token of another node",
+    "the CA's key is neither", "token of another node",
     # What would be right, behind 'it must be'.
     "an IP address such as", "a URL such as", "host:port with a port",
 }  # fmt: skip

@@ -14,6 +14,7 @@ import cloudhub.cli
 import edgehub.cli
 from cloudhub.health import HealthServer
 from cloudhub.metrics import Metrics
+from cloudhub.pki.revocation import REVOKED
 from cloudhub.taskmanager import lifecycle, reports
 from tests.unit.docs import differences
 
@@ -96,6 +97,18 @@ def test_the_reasons_of_refusals_are_on_the_page() -> None:
     known = ours | {refusal.value for refusal in lifecycle.Refusal}
     assert listed <= known
     assert known - listed <= {"no_room"}, "that one is of a dispatch, which no report is"
+
+
+def test_the_reasons_for_which_peers_are_sent_away_are_on_the_page() -> None:
+    page = (DOCS / "metrics.md").read_text()
+    table = page.partition("| `reason` of `cloudhub_handshakes_refused_total`")[2].partition("\n\n")[0]
+    listed = {reason for row in table.splitlines()[2:] for reason in re.findall(r"`([a-z ]+)`", row.split(" | ")[0])}
+    sources = [*(ROOT / "cloudhub" / "pki").glob("*.py"), *(ROOT / "cloudhub" / "sessions").glob("*.py")]
+    sources += [ROOT / "cloudhub" / "listen" / "acceptor.py", ROOT / "cloudhub" / "revocations.py"]
+    text = "\n".join(path.read_text() for path in sources)
+    given = set(re.findall(r'(?:Refused\(\s*\d+,|self\._refused\()\s*"([a-z ]+)"', text)) | {REVOKED}
+    assert len(given) > 15
+    assert listed == given
 
 
 def test_the_paths_of_health_are_on_the_page() -> None:

@@ -56,6 +56,29 @@ def test_what_exceeds_the_bounds_on_waiting_is_refused() -> None:
     assert [door.arrive("b", "0"), door.arrive("b", "1")] == [Ruling.WAIT, Ruling.REFUSE]
 
 
+def test_when_all_places_are_taken_a_newcomer_gets_that_of_the_last_of_the_address_that_has_most() -> None:
+    door = admission(running=1, per_address=1, waiting=4, waiting_per_address=4)
+    for n in range(5):
+        door.arrive("flood", str(n))
+    assert door.arrive("node", "x") is Ruling.REFUSE
+    assert door.make_room("node") == ("flood", "4")
+    assert door.arrive("node", "x") is Ruling.WAIT
+    assert door.waiting == 4
+
+
+def test_no_address_makes_room_for_its_own_nor_for_one_that_would_then_have_as_many() -> None:
+    door = admission(running=1, per_address=1, waiting=4, waiting_per_address=2)
+    for address in ("a", "a", "a", "b", "b"):
+        door.arrive(address, "x")
+    assert door.make_room("a") is None
+    assert door.make_room("b") is None
+    assert door.make_room("c") == ("a", "x")
+    assert door.arrive("c", "y") is Ruling.WAIT
+    # Now b has most, by one: taking it away would only turn the two around.
+    assert door.make_room("c") is None
+    assert admission().make_room("a") is None
+
+
 def test_nobody_overtakes_those_of_his_own_address() -> None:
     door = admission(running=2, per_address=2)
     door.arrive("a", "0")
@@ -95,6 +118,12 @@ class AdmissionMachine(RuleBasedStateMachine):
         else:
             alike = sum(waiting[0] == address for waiting in self.waiting)
             assert len(self.waiting) >= 6 or alike >= 4
+            displaced = self.door.make_room(address)
+            if displaced is not None:
+                assert displaced == [waiting for waiting in self.waiting if waiting[0] == displaced[0]][-1]
+                self.waiting.remove(displaced)
+                assert self.door.arrive(address, str(self.serial)) is Ruling.WAIT
+                self.waiting.append((address, str(self.serial)))
 
     @rule(address=st.sampled_from("abc"))
     def leave(self, address: str) -> None:

@@ -46,7 +46,13 @@ class TestIssue:
         assert parts[0] == hashlib.sha256(CA.certificate_der).hexdigest()
         padded = [base64.urlsafe_b64decode(text + "==") for text in parts[1:3]]
         assert json.loads(padded[0]) == {"alg": "HS256", "typ": "JWT"}
-        assert json.loads(padded[1]) == {"exp": int(NOW.timestamp()) + 86400}
+        assert json.loads(padded[1]) == {"exp": int(NOW.timestamp()) + 86400, "issued": NOW.timestamp()}
+
+    def test_a_token_tells_when_it_was_made_if_it_is_ours(self) -> None:
+        assert ISSUER.verify(jwt_of(ISSUER.issue(timedelta(hours=1))), "edge-1") == NOW.timestamp()
+        for issued in ({}, {"issued": "yesterday"}, {"issued": True}, {"issued": None}):
+            token = handmade({"alg": "HS256", "typ": "JWT"}, {"exp": EXPIRES, **issued}, CA.key.der)
+            assert ISSUER.verify(token, "edge-1") is None
 
     def test_a_token_that_is_made_as_kubeedge_makes_it_is_taken(self) -> None:
         ISSUER.verify(handmade({"alg": "HS256", "typ": "JWT"}, {"exp": EXPIRES}, CA.key.der), "any-node")
@@ -161,7 +167,8 @@ class TestRefuse:
 
     def test_the_library_would_have_taken_the_good_one(self) -> None:
         assert jwt.decode(self.GOOD, CA.key.der, algorithms=["HS256"], options={"verify_exp": False}) == {
-            "exp": EXPIRES
+            "exp": EXPIRES,
+            "issued": NOW.timestamp(),
         }
 
 

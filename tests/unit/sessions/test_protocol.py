@@ -76,7 +76,14 @@ def greet(
 
 class TestHandshake:
     def test_edgecores_request_is_accepted(self) -> None:
-        assert greet() == Greeting(node="edge-1", features=frozenset(), info=None, expires_at=ENDS.timestamp())
+        shown = of_node("edge-1")
+        assert greet(certificate=shown) == Greeting(
+            node="edge-1",
+            features=frozenset(),
+            info=None,
+            expires_at=ENDS.timestamp(),
+            certificate=shown.serial_number,
+        )
 
     def test_our_agents_request_tells_features_and_machine(self) -> None:
         info = json.dumps({"architecture": "arm64", "operatingSystem": "linux", "later": 1})

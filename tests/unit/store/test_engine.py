@@ -42,7 +42,7 @@ def _digests(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("schema", ["queue", "objects"])
+@pytest.mark.parametrize("schema", ["queue", "objects", "revocations"])
 async def test_a_new_database_has_exactly_the_tables_of_the_metadata(tmp_path: Path, schema: Schema) -> None:
     engine = await open_database(tmp_path / "new.db", schema)
 
