@@ -1,0 +1,201 @@
+"""A round: what is done to a world while jobs run, and the judgement after it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any, ClassVar, Final
+
+from cloudhub.kube.jobs import JOBS_PATH
+from cloudhub.taskmanager.ports import KubeError, NotFound
+from tests.chaos.evidence import Evidence, Job
+from tests.chaos.image import image
+from tests.chaos.store import rows_of
+from tests.chaos.verdict import SETTLE, judge
+from tests.chaos.world import Plan, World
+
+HANG: Final = 60.0
+"""Seconds that a job may take beyond its deadlines: nodes come back, a hub starts, machines are slow."""
+PROBED: Final = 20
+"""Nodes of the job after a round."""
+
+
+class Round(ABC):
+    """One kind of trouble. ``play`` may be called any number of times, each with a scene of its own."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    """A line for `--list`."""
+    times: ClassVar[int] = 1
+    """How often `make chaos` plays it."""
+    plan: ClassVar[Plan] = Plan()
+    world: ClassVar[type[World]] = World
+
+    @abstractmethod
+    async def play(self, scene: Scene) -> None:
+        """Returns with the world as it was: all that was killed is started again, no fault goes on."""
+
+
+class Scene:
+    """One time that a round is played."""
+
+    def __init__(self, *, world: World, random: Random, label: str) -> None:
+        self.world = world
+        self.random = random
+        self.label = label
+        """Makes names unique in this world."""
+        self.jobs: list[Job] = []
+        self._gone: list[str] = []
+
+    # --- Jobs -------------------------------------------------------------------------------------------------------
+
+    async def job(
+        self,
+        name: str = "job",
+        *,
+        nodes: Sequence[str] | None = None,
+        images: Sequence[str] | None = None,
+        concurrency: int = 50,
+        timeout_seconds: int = 120,
+        tolerate: str = "0.1",
+        retry_times: int = 0,
+        true_reasons: Sequence[str] = (),
+    ) -> Job:
+        """Makes it in the API. By default of all simulated nodes, with an image that none has."""
+        nodes = list(nodes if nodes is not None else self.world.simulated)
+        full = f"{self.label}-{name}"
+        images = list(images if images is not None else [image(full)])
+        template: dict[str, Any] = {
+            "images": images,
+            "nodeNames": nodes,
+            "concurrency": concurrency,
+            "timeoutSeconds": timeout_seconds,
+            "failureTolerate": tolerate,
+            "retryTimes": retry_times,
+        }
+        body = {
+            "apiVersion": "operations.kubeedge.io/v1alpha1",
+            "kind": "ImagePrePullJob",
+            "metadata": {"name": full},
+            "spec": {"imagePrePullTemplate": template},
+        }
+        made_at = time.time()
+        made = await self.world.api.request("POST", JOBS_PATH, body=body, timeout=60)
+        job = Job(
+            name=full,
+            uid=str(made["metadata"]["uid"]),
+            nodes=tuple(nodes),
+            images=tuple(images),
+            concurrency=concurrency,
+            timeout_seconds=timeout_seconds,
+            tolerate=tolerate,
+            made_at=made_at,
+            true_reasons=tuple(true_reasons),
+        )
+        for other in self.jobs:
+            if other.name == full:
+                other.one_of_many = job.one_of_many = True
+        self.jobs.append(job)
+        return job
+
+    async def delete(self, job: Job) -> None:
+        with suppress(NotFound):
+            await self.world.api.request("DELETE", f"{JOBS_PATH}/{job.name}")
+        job.deleted_at = time.time()
+
+    async def ended(self, job: Job) -> bool:
+        """Whether it came to its end within its deadlines; it is judged again later."""
+        return await self.world.observer.until(lambda: self.world.observer.ended(job.uid), within=_longest(job))
+
+    async def so_far(self, job: Job, share: float, *, within: float = 60.0) -> bool:
+        """Until so many of its nodes have ended, by its status."""
+        wanted = share * len(job.nodes)
+
+        def reached() -> bool:
+            counts = self.world.observer.status(job.uid).get("counts", {})
+            return bool(counts) and counts["succeeded"] + counts["failed"] >= wanted
+
+        return await self.world.observer.until(reached, within=within)
+
+    async def wait(self, least: float, most: float) -> None:
+        """A random time; it is what makes the moment of a fault random."""
+        await asyncio.sleep(self.random.uniform(least, most))
+
+    # --- The end ----------------------------------------------------------------------------------------------------
+
+    async def finish(self) -> list[str]:
+        """What is wrong."""
+        world = self.world
+        there = [job for job in self.jobs if job.deleted_at is None]
+        problems = [await self._hung(job) for job in there if not await self.ended(job)]
+        if not await world.observer.until_sampled(lambda sample: sample.code == 200, within=SETTLE):
+            problems.append(f"the hub is not ready in the end\n{world.tail_of_hub()}")
+        probe = await self._probe()
+        if probe is not None and not await self.ended(probe):
+            problems.append(f"after the round, no other job goes through: {await self._hung(probe)}")
+        evidence = await self.evidence()
+        problems += world.problems
+        problems += judge(evidence)
+        await self._clean_up()
+        return problems
+
+    async def _probe(self) -> Job | None:
+        """Another job on the same nodes: it would wait for a slot that leaked."""
+        used = sorted({node for job in self.jobs for node in job.nodes})
+        chosen = self.random.sample(used, min(PROBED, len(used)))
+        images = [image(f"{self.label}-probe", seconds=0.0)]
+        simulated = [node for node in chosen if node in set(self.world.simulated)]
+        return (
+            await self.job("probe", nodes=simulated, images=images, concurrency=len(simulated)) if simulated else None
+        )
+
+    async def evidence(self) -> Evidence:
+        world = self.world
+        await self._until_rows_are_gone()
+        uids = [job.uid for job in self.jobs]
+        return Evidence(
+            jobs=self.jobs,
+            statuses=world.observer.statuses,
+            rows=await asyncio.to_thread(rows_of, world.folder / "queue" / "queue.db", uids),
+            deeds=await asyncio.to_thread(world.deeds),
+            holds=await asyncio.to_thread(world.holds),
+            samples=list(world.observer.samples),
+            faults=list(world.faults.all),
+            stock=frozenset(world.simulated) if world.plan.stock else frozenset(),
+            opaque=frozenset(agent.name for agent in world.agents),
+        )
+
+    async def _until_rows_are_gone(self) -> None:
+        """Those of deleted jobs; the hub may just be about it."""
+        gone = [job.uid for job in self.jobs if job.deleted_at is not None]
+        deadline = time.monotonic() + SETTLE
+        while any((await asyncio.to_thread(rows_of, self.world.folder / "queue" / "queue.db", gone)).values()):
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(0.2)
+
+    async def _hung(self, job: Job) -> str:
+        status = self.world.observer.status(job.uid)
+        metrics = {name: value for name, value in (await self.world.metrics()).items() if name.startswith("cloudhub_")}
+        told = {key: metrics[key] for key in sorted(metrics) if "session" in key or "refus" in key or "dispatch" in key}
+        return (
+            f"{job.name} hangs: {status.get('state')} {status.get('counts')} {_longest(job):.0f} s after it was made\n"
+            f"{json.dumps(told)}\n{self.world.tail_of_hub()}"
+        )
+
+    async def _clean_up(self) -> None:
+        """Jobs go, so that a long run does not fill the store."""
+        for job in self.jobs:
+            if job.deleted_at is None:
+                with suppress(KubeError):
+                    await self.world.api.request("DELETE", f"{JOBS_PATH}/{job.name}")
+
+
+def _longest(job: Job) -> float:
+    """Seconds that it may take: all waves, each at its deadline."""
+    return job.timeout_seconds * -(-len(job.nodes) // job.concurrency) + HANG
