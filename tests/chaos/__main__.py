@@ -49,7 +49,7 @@ async def play(world: World, kind: type[Round], seed: int, number: int) -> dict[
     random = Random(f"{seed}/{kind.name}/{number}")
     begun = time.monotonic()
     world.begin_round()
-    scene = Scene(world=world, random=random, label=f"{kind.name}-{number}")
+    scene = Scene(world=world, random=random, label=f"{kind.name}-{number}", number=number)
     problems: list[str] = []
     try:
         await kind().play(scene)

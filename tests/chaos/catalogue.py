@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.chaos import hubrounds
+from tests.chaos import hubrounds, troublerounds
 from tests.chaos.rounds import Round
 
 ROUNDS: Final[tuple[type[Round], ...]] = (
     hubrounds.HubKilled,
     hubrounds.HubKilledOften,
     hubrounds.HubStopped,
+    troublerounds.Remade,
+    troublerounds.FleetKilled,
+    troublerounds.BothKilled,
+    troublerounds.APIStopped,
+    troublerounds.APIRestarted,
     hubrounds.StockHubKilled,
     hubrounds.StockHubKilledOften,
+    troublerounds.StockKilled,
+    troublerounds.StockBothKilled,
+    troublerounds.StockRemade,
+    troublerounds.APISlow,
+    troublerounds.APIErrors,
+    troublerounds.WatchesClosed,
+    troublerounds.AnswersLost,
+    troublerounds.AgentsKilled,
+    troublerounds.AgentsAndHubKilled,
+    troublerounds.AgentsHubKilled,
 )
 
 BY_NAME: Final = {kind.name: kind for kind in ROUNDS}

@@ -39,6 +39,13 @@ class Row:
     event: str
     reason: str
     changed_at: float
+    images: tuple[tuple[str, bool, str], ...] = ()
+    """Image, whether it went well, and why not."""
+
+    @property
+    def words(self) -> str:
+        """All that is said of a failure. An EdgeCore's overall reason is one and the same sentence for all of them."""
+        return "\n".join([self.reason, *(why for _, _, why in self.images)])
 
     @property
     def final(self) -> bool:

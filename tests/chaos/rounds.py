@@ -44,13 +44,13 @@ class Round(ABC):
 class Scene:
     """One time that a round is played."""
 
-    def __init__(self, *, world: World, random: Random, label: str) -> None:
+    def __init__(self, *, world: World, random: Random, label: str, number: int) -> None:
         self.world = world
         self.random = random
         self.label = label
         """Makes names unique in this world."""
+        self.number = number
         self.jobs: list[Job] = []
-        self._gone: list[str] = []
 
     # --- Jobs -------------------------------------------------------------------------------------------------------
 
@@ -135,27 +135,36 @@ class Scene:
         problems = [await self._hung(job) for job in there if not await self.ended(job)]
         if not await world.observer.until_sampled(lambda sample: sample.code == 200, within=SETTLE):
             problems.append(f"the hub is not ready in the end\n{world.tail_of_hub()}")
-        probe = await self._probe()
-        if probe is not None and not await self.ended(probe):
-            problems.append(f"after the round, no other job goes through: {await self._hung(probe)}")
+        problems += [
+            f"after the round, another job does not go through: {await self._hung(job)}"
+            for job in await self._probes()
+            if not await self.ended(job)
+        ]
         evidence = await self.evidence()
         problems += world.problems
         problems += judge(evidence)
         await self._clean_up()
         return problems
 
-    async def _probe(self) -> Job | None:
-        """Another job on the same nodes: it would wait for a slot that leaked."""
-        used = sorted({node for job in self.jobs for node in job.nodes})
-        chosen = self.random.sample(used, min(PROBED, len(used)))
-        images = [image(f"{self.label}-probe", seconds=0.0)]
-        simulated = [node for node in chosen if node in set(self.world.simulated)]
-        return (
-            await self.job("probe", nodes=simulated, images=images, concurrency=len(simulated)) if simulated else None
-        )
+    async def _probes(self) -> list[Job]:
+        """Other jobs on the same nodes: they would wait for a slot that leaked."""
+        used = {node for job in self.jobs for node in job.nodes}
+        simulated = sorted(used & set(self.world.simulated))
+        agents = sorted(used & {agent.name for agent in self.world.agents})
+        probes: list[Job] = []
+        if simulated:
+            chosen = self.random.sample(simulated, min(PROBED, len(simulated)))
+            images = [image(f"{self.label}-probe", seconds=0.0)]
+            probes.append(await self.job("probe", nodes=chosen, images=images))
+        if agents:
+            # Of images that they hold by now: nothing is fetched.
+            images = next(list(job.images) for job in self.jobs if set(agents) & set(job.nodes))
+            probes.append(await self.job("probe-agents", nodes=agents, images=images))
+        return probes
 
     async def evidence(self) -> Evidence:
         world = self.world
+        blobs, at_most = world.fetched()
         await self._until_rows_are_gone()
         uids = [job.uid for job in self.jobs]
         return Evidence(
@@ -168,6 +177,8 @@ class Scene:
             faults=list(world.faults.all),
             stock=frozenset(world.simulated) if world.plan.stock else frozenset(),
             opaque=frozenset(agent.name for agent in world.agents),
+            blobs=blobs,
+            blobs_at_most=at_most,
         )
 
     async def _until_rows_are_gone(self) -> None:

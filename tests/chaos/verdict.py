@@ -181,9 +181,9 @@ def _failure(
     connected: Mapping[str, Sequence[tuple[float, float]]],
 ) -> list[str]:
     """Whether the reason of a failure is true."""
-    if any(re.search(pattern, row.reason) for pattern in job.true_reasons):
+    if any(re.search(pattern, row.words) for pattern in job.true_reasons):
         return []
-    said = f"{row.node} failed: {row.reason[:200]!r}"
+    said = f"{row.node} failed: {row.words[:200]!r}"
     deeds = by_task.get((row.node, job.name if row.node in evidence.stock else job.uid), ())
     if row.state == "NotStarted":
         if any(deed.kind == "asked" for deed in deeds):
@@ -194,7 +194,7 @@ def _failure(
     own = [deed for deed in deeds if deed.kind == "failed"]
     if not own:
         return [f"{said}, and it had no failure"]
-    if not any(deed.reason and deed.reason in row.reason for deed in own):
+    if not any(deed.reason and deed.reason in row.words for deed in own):
         return [f"{said}, and its own words were {own[-1].reason!r}"]
     return []
 

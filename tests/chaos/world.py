@@ -25,8 +25,10 @@ from shared.jobs import EDGE_LABEL
 from tests.bench.identities import CA_FILE, CA_KEY_FILE, create_ca
 from tests.bench.lines import Worker
 from tests.chaos.agents import held_images, journal_deeds
+from tests.chaos.apiproxy import APIProxy
 from tests.chaos.edges import read_deeds
 from tests.chaos.evidence import Deed, Faults
+from tests.chaos.images import ImageSource
 from tests.chaos.observer import Observer, ask
 from tests.e2e.processes import ClusterCloud, Node
 
@@ -50,6 +52,8 @@ class Plan:
     """Whether the simulated nodes announce nothing."""
     agents: int = 0
     """Real ones, on the built-in image store."""
+    proxied: bool = False
+    """Whether the hub reaches the API server by way of `World.proxy`."""
     settings: tuple[tuple[str, str], ...] = ()
     """Over cloudcore.yaml: dotted keys and values as JSON. ``("modules.cloudHub.keepaliveInterval", "5")``"""
 
@@ -100,6 +104,8 @@ class World:
         self.cloud: ClusterCloud
         self.api: KubeClient
         self.observer: Observer
+        self.proxy: APIProxy
+        self.registry: ImageSource | None = None
         self._stack = contextlib.AsyncExitStack()
         self._began = time.time()
 
@@ -119,18 +125,22 @@ class World:
     async def _open(self) -> None:
         create_ca(self.folder / "pki")
         self.cloud = self.make_cloud()
-        self._lay_settings()
+        self._lay({key: json.loads(value) for key, value in self.plan.settings})
         self._stack.push_async_callback(self.cloud.api.stop)
         await self.cloud.start_api()
         self.api = await KubeClient.connect(kubeconfig=str(self.cloud.kubeconfig), qps=10_000, burst=10_000)
         self._stack.push_async_callback(self.api.close)
         self.observer = Observer(api=self.api, monitor_port=self.cloud.metrics_port)
+        if self.plan.proxied:
+            await self._open_proxy()
         await self.before_hub()
         self._stack.push_async_callback(self._end_hub)
         await self.start_hub()
         await self._stack.enter_async_context(_running(self.observer))
         for number in range(self.plan.fleets if self.plan.nodes else 0):
             await self._new_fleet(number)
+        if self.plan.agents:
+            self.registry = await self._stack.enter_async_context(ImageSource())
         for number in range(self.plan.agents):
             await self._new_agent(f"agent-{number}")
         await self._until_all_are_connected()
@@ -138,17 +148,25 @@ class World:
     def make_cloud(self) -> ClusterCloud:
         return ClusterCloud(self.folder, {"taskManager": {"enable": True}})
 
+    async def _open_proxy(self) -> None:
+        proxy = APIProxy(kubeconfig=self.cloud.kubeconfig, folder=self.folder / "pki")
+        self.proxy = await self._stack.enter_async_context(proxy)
+        kubeconfig = self.folder / "hub-kubeconfig"
+        proxy.write_kubeconfig(kubeconfig)
+        self._lay({"kubeAPIConfig.kubeConfig": str(kubeconfig)})
+
     async def before_hub(self) -> None:
         """The API server is there, the hub not yet."""
 
-    def _lay_settings(self) -> None:
+    def _lay(self, settings: Mapping[str, Any]) -> None:
+        """Over cloudcore.yaml: values by dotted key."""
         document = json.loads(self.cloud.config.read_text())
-        for key, value in self.plan.settings:
+        for key, value in settings.items():
             *path, last = key.split(".")
             place = document
             for name in path:
                 place = place.setdefault(name, {})
-            place[last] = json.loads(value)
+            place[last] = value
         self.cloud.config.write_text(json.dumps(document))
 
     async def _end_hub(self) -> None:
@@ -291,6 +309,13 @@ class World:
         lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, value in lines}
 
+    # --- Images of real agents --------------------------------------------------------------------------------------
+
+    def new_image(self, label: str) -> str:
+        """One that no agent has, in a registry."""
+        assert self.registry is not None
+        return self.registry.push(label)
+
     # --- Evidence ---------------------------------------------------------------------------------------------------
 
     def begin_round(self) -> None:
@@ -298,6 +323,8 @@ class World:
         self.counts.clear()
         self.faults.all = [fault for fault in self.faults.all if fault.ended is None]
         self.observer.forget()
+        if self.registry is not None:
+            self.registry.fetched.clear()
         self._began = time.time()
         for fleet in self.fleets:
             fleet.begin_round()
@@ -313,17 +340,21 @@ class World:
     def holds(self) -> dict[str, frozenset[str]]:
         found: dict[str, set[str]] = {}
         for fleet in self.fleets:
-            for node, image in fleet.held | {(d.node, image) for d in _finished(fleet) for image in d.images}:
+            finished = [deed for deed in read_deeds(fleet.log, fleet.read) if deed.kind == "finished"]
+            for node, image in fleet.held | {(deed.node, image) for deed in finished for image in deed.images}:
                 found.setdefault(node, set()).add(image)
         whole = {node: frozenset(images) for node, images in found.items()}
         return whole | {agent.name: held_images(agent.folder / "data" / "images") for agent in self.agents}
 
+    def fetched(self) -> tuple[Mapping[str, int], int]:
+        """How often each blob went out whole in this round, and how often it may: to each agent once, and once more
+        for each that was killed, which may have been before it had kept it."""
+        if self.registry is None:
+            return {}, 0
+        return dict(self.registry.fetched), len(self.agents) + self.counts.get("agents killed", 0)
+
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
-
-
-def _finished(fleet: FleetProcess) -> list[Deed]:
-    return [deed for deed in read_deeds(fleet.log, fleet.read) if deed.kind == "finished"]
 
 
 @contextlib.asynccontextmanager
