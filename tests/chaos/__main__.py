@@ -64,6 +64,7 @@ async def play(world: World, kind: type[Round], seed: int, number: int) -> dict[
         "load": round(os.getloadavg()[0], 1),
         "nodes": sum(len(job.nodes) for job in scene.jobs),
         **world.counts,
+        **({"requests hit": world.proxy.hits} if world.plan.proxied else {}),
         "problems": problems,
         "again": f"--seed {seed} --only {kind.name} --first {number} --rounds 1",
     }

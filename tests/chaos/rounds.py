@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, ClassVar, Final
@@ -50,6 +50,8 @@ class Scene:
         self.label = label
         """Makes names unique in this world."""
         self.number = number
+        self.when_api_is_back: list[Callable[[], Awaitable[None]]] = []
+        """What can only be done then."""
         self.jobs: list[Job] = []
 
     # --- Jobs -------------------------------------------------------------------------------------------------------

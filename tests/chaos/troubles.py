@@ -6,7 +6,6 @@ deleted and made again.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -71,6 +70,8 @@ async def api_away(scene: Scene) -> AsyncIterator[None]:
             await scene.wait(0.0, 2.0)
         finally:
             await world.start_api()
+            while scene.when_api_is_back:
+                await scene.when_api_is_back.pop()()
 
 
 @contextlib.asynccontextmanager
@@ -170,8 +171,13 @@ async def make_again(scene: Scene, job: Job) -> None:
     """Deletes the job and makes another of its name, with the same images or others."""
     await scene.wait(0.0, 1.0)
     if not scene.world.cloud.api.running:
-        await asyncio.sleep(1.0)
-        return
+        # At once when it is there again: before the hub has listed.
+        scene.when_api_is_back.append(lambda: _make_again(scene, job))
+    else:
+        await _make_again(scene, job)
+
+
+async def _make_again(scene: Scene, job: Job) -> None:
     await scene.delete(job)
     if scene.random.random() < 0.5:
         # A moment in which there is none; else the hub may see the second at once.

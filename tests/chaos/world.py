@@ -105,6 +105,7 @@ class World:
         self.api: KubeClient
         self.observer: Observer
         self.proxy: APIProxy
+        """With `Plan.proxied`."""
         self.registry: ImageSource | None = None
         self._stack = contextlib.AsyncExitStack()
         self._began = time.time()
@@ -323,6 +324,8 @@ class World:
         self.counts.clear()
         self.faults.all = [fault for fault in self.faults.all if fault.ended is None]
         self.observer.forget()
+        if self.plan.proxied:
+            self.proxy.hits = 0
         if self.registry is not None:
             self.registry.fetched.clear()
         self._began = time.time()

@@ -42,7 +42,9 @@ class CommandFailed(AssertionError):
     pass
 
 
-async def command(*args: str | Path, env: dict[str, str] | None = None, stdin: str = "", code: int = 0) -> str:
+async def command(
+    *args: str | Path, env: dict[str, str] | None = None, stdin: str = "", code: int = 0, within: float = 90
+) -> str:
     """Standard output of a program that ends by itself; its standard error is appended when ``code`` is not 0."""
     process = await asyncio.create_subprocess_exec(
         *map(str, args),
@@ -52,7 +54,7 @@ async def command(*args: str | Path, env: dict[str, str] | None = None, stdin: s
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(within):
             out, err = await process.communicate(stdin.encode())
     finally:
         if process.returncode is None:
