@@ -31,16 +31,12 @@ from tests.chaos.world import World, opened
 
 
 def schedule(kinds: Sequence[type[Round]], rounds: int | None, first: int) -> list[tuple[type[Round], int]]:
-    """Kind and number of each round. Of fewer rounds than kinds, the first kinds."""
-    wanted = {kind: kind.times for kind in kinds}
-    if rounds is not None:
-        total = sum(wanted.values())
-        wanted = {kind: times * rounds // total for kind, times in wanted.items()}
-        # What rounding left over: the rarest come first, so that each kind has its turn.
-        for kind in sorted(kinds, key=lambda kind: (wanted[kind], kinds.index(kind))):
-            if sum(wanted.values()) < rounds:
-                wanted[kind] += 1
-        wanted[kinds[0]] += rounds - sum(wanted.values())
+    """Kind and number of each round, in the order of the kinds. Of few rounds, each kind has one before any has two."""
+    wanted = {kind: kind.times if rounds is None else 0 for kind in kinds}
+    for _ in range(rounds or 0):
+        # max gives the first of equals, and a kind that has none yet comes before all that have one.
+        kind = max(kinds, key=lambda kind: (wanted[kind] == 0, kind.times / (wanted[kind] + 1)))
+        wanted[kind] += 1
     return [(kind, first + number) for kind in kinds for number in range(wanted[kind])]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.__main__ import schedule
+from tests.chaos.__main__ import main, schedule
 from tests.chaos.catalogue import BY_NAME, ROUNDS
 from tests.e2e.processes import command
 
@@ -31,9 +31,9 @@ async def test_a_few_rounds_find_nothing(tmp_path: Path) -> None:
     assert output.read_text() == out
 
 
-async def test_the_kinds_are_listed() -> None:
-    out = await command(sys.executable, "-m", "tests.chaos", "--list")
-    assert [line.split()[1] for line in out.splitlines()] == [kind.name for kind in ROUNDS]
+def test_the_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [kind.name for kind in ROUNDS]
 
 
 def test_names_are_names_of_jobs_too() -> None:

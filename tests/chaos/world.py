@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-import structlog
+import yaml
 
 from cloudhub.kube.client import KubeClient
 from cloudhub.kube.nodes import NODES_PATH
@@ -37,7 +37,6 @@ STOP_WITHIN: Final = 10.0
 """Of the project's promise; the hub's own limit is 9 s, after which its exit code is not 0."""
 STOP_SLACK: Final = 10.0
 """What a machine that does too much may add."""
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +137,10 @@ class World:
         self._stack.push_async_callback(self._end_hub)
         await self.start_hub()
         await self._stack.enter_async_context(_running(self.observer))
-        for number in range(self.plan.fleets if self.plan.nodes else 0):
-            await self._new_fleet(number)
+        await asyncio.gather(*(self._new_fleet(number) for number in range(self.plan.fleets if self.plan.nodes else 0)))
         if self.plan.agents:
             self.registry = await self._stack.enter_async_context(ImageSource())
-        for number in range(self.plan.agents):
-            await self._new_agent(f"agent-{number}")
+        await asyncio.gather(*(self._new_agent(f"agent-{number}") for number in range(self.plan.agents)))
         await self._until_all_are_connected()
 
     def make_cloud(self) -> ClusterCloud:
@@ -232,7 +229,7 @@ class World:
 
     @property
     def simulated(self) -> list[str]:
-        return [name for fleet in self.fleets for name in fleet.names]
+        return sorted(name for fleet in self.fleets for name in fleet.names)
 
     async def _new_fleet(self, number: int) -> None:
         folder = self.folder / f"fleet-{number}"
@@ -276,6 +273,7 @@ class World:
         agent = self.make_agent(name)
         self.agents.append(agent)
         await agent.join()
+        hurry(agent)
         await self._register((name,))
         self._stack.push_async_callback(agent.program.kill)
         await self.start_agent(agent)
@@ -358,6 +356,13 @@ class World:
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+
+
+def hurry(agent: Node) -> None:
+    """It comes back within seconds after its hub was away; by default it lets a minute pass."""
+    document = yaml.safe_load(agent.config.read_text())
+    document["modules"]["edgeHub"]["reconnect"] = {"firstDelay": 0.5, "maxDelay": 3}
+    agent.config.write_text(yaml.safe_dump(document))
 
 
 @contextlib.asynccontextmanager
