@@ -124,7 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4))
     kinds = [kind for kind in ROUNDS if not options.only or kind.name in options.only]
-    found = uvloop.run(run(schedule(kinds, options.rounds, options.first), seed, options.output))
+    try:
+        found = uvloop.run(run(schedule(kinds, options.rounds, options.first), seed, options.output))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        sys.stderr.write("ended before its time\n")
+        return 130
     if found:
         sys.stderr.write(f"{found} rounds found something\n")
     return 1 if found else 0

@@ -28,7 +28,7 @@ class HubKilledOften(Round):
     async def play(self, scene: Scene) -> None:
         random, world = scene.random, scene.world
         images = [image(f"{scene.label}-job", seconds=0.3, failing=9)]
-        job = await scene.job(images=images, concurrency=random.choice((7, 40, 80)), tolerate="0.5")
+        job = await scene.job(images=images, concurrency=random.choice((20, 40, 80)), tolerate="0.5")
         for _ in range(random.randint(2, 5)):
             await scene.wait(0.0, 1.5)
             await world.kill_hub()

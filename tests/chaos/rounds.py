@@ -19,8 +19,9 @@ from tests.chaos.store import rows_of
 from tests.chaos.verdict import SETTLE, judge
 from tests.chaos.world import Plan, World
 
-HANG: Final = 60.0
-"""Seconds that a job may take beyond its deadlines: nodes come back, a hub starts, machines are slow."""
+HANG: Final = 90.0
+"""Seconds without any change beyond the deadline of a node task, after which a job hangs: a hub that was away gives
+nodes 60 s to come back, and machines are slow."""
 PROBED: Final = 20
 """Nodes of the job after a round."""
 
@@ -63,7 +64,7 @@ class Scene:
         nodes: Sequence[str] | None = None,
         images: Sequence[str] | None = None,
         concurrency: int = 50,
-        timeout_seconds: int = 120,
+        timeout_seconds: int = 60,
         tolerate: str = "0.1",
         retry_times: int = 0,
         true_reasons: Sequence[str] = (),
@@ -111,8 +112,17 @@ class Scene:
         job.deleted_at = time.time()
 
     async def ended(self, job: Job) -> bool:
-        """Whether it came to its end within its deadlines; it is judged again later."""
-        return await self.world.observer.until(lambda: self.world.observer.ended(job.uid), within=_longest(job))
+        """Whether it came to its end, with a change of its status within each deadline; it is judged again later."""
+        observer = self.world.observer
+        while not observer.ended(job.uid):
+            seen = len(observer.statuses[job.uid])
+
+            def changed(seen: int = seen) -> bool:
+                return len(observer.statuses[job.uid]) > seen
+
+            if not await observer.until(changed, within=job.timeout_seconds + HANG):
+                return False
+        return True
 
     async def so_far(self, job: Job, share: float, *, within: float = 60.0) -> bool:
         """Until so many of its nodes have ended, by its status."""
@@ -196,8 +206,9 @@ class Scene:
         status = self.world.observer.status(job.uid)
         metrics = {name: value for name, value in (await self.world.metrics()).items() if name.startswith("cloudhub_")}
         told = {key: metrics[key] for key in sorted(metrics) if "session" in key or "refus" in key or "dispatch" in key}
+        age = time.time() - job.made_at
         return (
-            f"{job.name} hangs: {status.get('state')} {status.get('counts')} {_longest(job):.0f} s after it was made\n"
+            f"{job.name} hangs: {status.get('state')} {status.get('counts')}, made {age:.0f} s ago\n"
             f"{json.dumps(told)}\n{self.world.tail_of_hub()}"
         )
 
@@ -207,8 +218,3 @@ class Scene:
             if job.deleted_at is None:
                 with suppress(KubeError):
                     await self.world.api.request("DELETE", f"{JOBS_PATH}/{job.name}")
-
-
-def _longest(job: Job) -> float:
-    """Seconds that it may take: all waves, each at its deadline."""
-    return job.timeout_seconds * -(-len(job.nodes) // job.concurrency) + HANG

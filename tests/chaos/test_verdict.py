@@ -223,6 +223,10 @@ LIES: dict[str, tuple[Callable[[Evidence], None], str]] = {
         timed_out(LATE, deeds=[Deed(5.0, "n-2", "up"), asked("n-2", 15.0), deed("finished", "n-2", 17.0)]),
         "it had ended 54 s before, and was connected",
     ),
+    "late, though it was never asked": (
+        timed_out(LATE, deeds=[Deed(5.0, "n-2", "up")]),
+        "it was connected and never asked",
+    ),
     "absent, though it was there": (
         timed_out(ABSENT, deeds=[Deed(5.0, "n-2", "up")]),
         "not connected within 60 s of its turn', and it was",

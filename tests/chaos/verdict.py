@@ -219,6 +219,8 @@ def _timeout(
     ended = [deed for deed in deeds if deed.kind in ("finished", "failed") and deed.at < row.changed_at - GRACE]
     if stayed and ended:
         return [f"{said}, and it had ended {row.changed_at - ended[0].at:.0f} s before, and was connected"]
+    if stayed and not any(deed.kind == "asked" for deed in deeds):
+        return [f"{said}, and it was connected and never asked"]
     return []
 
 
