@@ -16,6 +16,7 @@ ROUNDS: Final[tuple[type[Round], ...]] = (
     troublerounds.BothKilled,
     troublerounds.APIStopped,
     troublerounds.APIRestarted,
+    troublerounds.APIHangs,
     hubrounds.StockHubKilled,
     hubrounds.StockHubKilledOften,
     troublerounds.StockKilled,

@@ -51,6 +51,12 @@ class APIRestarted(TroubleRound):
     what = (troubles.api_restarted,)
 
 
+class APIHangs(TroubleRound):
+    name = "api-hangs"
+    about = "the API server takes connections and says nothing"
+    what = (troubles.api_hangs,)
+
+
 class APISlow(TroubleRound):
     name = "api-slow"
     about = "every request to the API server takes up to 4 s"

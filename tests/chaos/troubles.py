@@ -6,7 +6,11 @@ deleted and made again.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -62,6 +66,7 @@ async def api_away(scene: Scene) -> AsyncIterator[None]:
     """The API server is killed and stays away until /readyz has said so."""
     world = scene.world
     with world.faults.of("api", must_show=True):
+        world.api_answers = False
         await world.kill_api()
         try:
             yield
@@ -70,8 +75,28 @@ async def api_away(scene: Scene) -> AsyncIterator[None]:
             await scene.wait(0.0, 2.0)
         finally:
             await world.start_api()
-            while scene.when_api_is_back:
-                await scene.when_api_is_back.pop()()
+            await _api_is_back(scene)
+
+
+@contextlib.asynccontextmanager
+async def api_hangs(scene: Scene) -> AsyncIterator[None]:
+    """It is there, takes connections, and says nothing."""
+    world = scene.world
+    with world.faults.of("api"):
+        world.api_answers = False
+        os.kill(world.cloud.api.pid, signal.SIGSTOP)
+        try:
+            yield
+            await scene.wait(0.0, 3.0)
+        finally:
+            os.kill(world.cloud.api.pid, signal.SIGCONT)
+            await _api_is_back(scene)
+
+
+async def _api_is_back(scene: Scene) -> None:
+    scene.world.api_answers = True
+    while scene.when_api_is_back:
+        await scene.when_api_is_back.pop()()
 
 
 @contextlib.asynccontextmanager
@@ -89,7 +114,8 @@ async def api_slow(scene: Scene) -> AsyncIterator[None]:
         proxy.delay = (0.1, scene.random.choice((1.0, 4.0)))
         try:
             yield
-            await scene.wait(1.0, 3.0)
+            await _hit(scene)
+            await scene.wait(0.5, 2.0)
         finally:
             proxy.well()
 
@@ -108,7 +134,8 @@ def api_answers(*codes: int) -> Trouble:
                 proxy.close_watches()
             try:
                 yield
-                await scene.wait(1.0, 4.0)
+                await _hit(scene)
+                await scene.wait(0.5, 3.0)
             finally:
                 proxy.well()
 
@@ -124,7 +151,8 @@ async def watches_closed(scene: Scene) -> AsyncIterator[None]:
         proxy.close_watches()
         try:
             yield
-            await scene.wait(1.0, 3.0)
+            await _hit(scene)
+            await scene.wait(0.5, 2.0)
         finally:
             proxy.well()
 
@@ -137,9 +165,17 @@ async def answers_lost(scene: Scene) -> AsyncIterator[None]:
         proxy.lose_answers, proxy.share = True, scene.random.choice((0.3, 0.7))
         try:
             yield
-            await scene.wait(1.0, 3.0)
+            await _hit(scene)
+            await scene.wait(0.5, 2.0)
         finally:
             proxy.well()
+
+
+async def _hit(scene: Scene) -> None:
+    """A trouble that nobody ran into is none: a hub may take long to start."""
+    deadline = time.monotonic() + 20
+    while not scene.world.proxy.hits and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
 
 
 # --- Extras -----------------------------------------------------------------------------------------------------
@@ -159,18 +195,19 @@ async def kill(scene: Scene, job: Job) -> None:
 
 
 async def stop(scene: Scene, job: Job) -> None:
-    """By SIGTERM."""
-    await scene.wait(0.0, 1.0)
-    if scene.world.cloud.program.running:
-        await scene.world.stop_hub()
-        await scene.world.start_hub(wait=False)
+    """By SIGTERM, once or twice: the second life may still be in its start."""
+    for _ in range(scene.random.randint(1, 2)):
+        await scene.wait(0.0, 1.5)
+        if scene.world.cloud.program.running:
+            await scene.world.stop_hub()
+            await scene.world.start_hub(wait=False)
     await scene.wait(0.0, 1.0)
 
 
 async def make_again(scene: Scene, job: Job) -> None:
     """Deletes the job and makes another of its name, with the same images or others."""
     await scene.wait(0.0, 1.0)
-    if not scene.world.cloud.api.running:
+    if not scene.world.api_answers:
         # At once when it is there again: before the hub has listed.
         scene.when_api_is_back.append(lambda: _make_again(scene, job))
     else:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -106,8 +107,12 @@ class World:
         self.proxy: APIProxy
         """With `Plan.proxied`."""
         self.registry: ImageSource | None = None
+        self.api_answers = True
+        """Us, who ask it past any proxy."""
         self._stack = contextlib.AsyncExitStack()
         self._began = time.time()
+        self._logged = 0
+        """Size of the hub's log when it was started last."""
 
     # --- Up and down ------------------------------------------------------------------------------------------------
 
@@ -175,6 +180,7 @@ class World:
     async def start_hub(self, *, wait: bool = True) -> None:
         self.faults.end("hub")
         self.faults.begin("hub")
+        self._logged = self._log_size()
         self.cloud.program.start()
         if wait:
             await self.hub_ready()
@@ -205,13 +211,18 @@ class World:
         except AssertionError as error:
             self.problems.append(str(error))
             return
-        if code != 0:
+        # Before its first line the interpreter still loads the program: nothing is begun that could be ended in order.
+        if code != 0 and not (code == -signal.SIGTERM and self._log_size() == self._logged):
             seconds = time.monotonic() - begun
             self.problems.append(f"the hub's exit code is {code}, {seconds:.1f} s after SIGTERM\n{self.tail_of_hub()}")
 
     def _look_at_hub(self) -> None:
         if not self.cloud.program.running:
             self.problems.append(f"the hub ended by itself\n{self.tail_of_hub()}")
+
+    def _log_size(self) -> int:
+        log = self.cloud.program.log
+        return log.stat().st_size if log.exists() else 0
 
     def tail_of_hub(self) -> str:
         return self.cloud.program.tail(30)
