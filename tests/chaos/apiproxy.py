@@ -45,6 +45,8 @@ class APIProxy:
         """No watch lives longer than this."""
         self.hits = 0
         """Requests that something was done to."""
+        self.hit = asyncio.Event()
+        """There was one, since it was last cleared."""
         self._watches: set[asyncio.Timeout] = set()
         self._runner: web.AppRunner | None = None
         self._client: aiohttp.ClientSession | None = None
@@ -59,7 +61,11 @@ class APIProxy:
         now = asyncio.get_running_loop().time()
         for limit in self._watches:
             limit.reschedule(now)
-            self.hits += 1
+            self._count()
+
+    def _count(self) -> None:
+        self.hits += 1
+        self.hit.set()
 
     def write_kubeconfig(self, path: Path) -> None:
         """The API server's, with this address and CA. The token stays."""
@@ -100,10 +106,10 @@ class APIProxy:
         watching = request.query.get("watch") in ("1", "true")
         hit = self.random.random() < self.share
         if self.delay[1]:
-            self.hits += 1
+            self._count()
             await asyncio.sleep(self.random.uniform(*self.delay))
         if hit and self._is_refused(request.method):
-            self.hits += 1
+            self._count()
             return _refusal(self.code or 500)
         try:
             if watching:
@@ -125,7 +131,7 @@ class APIProxy:
         async with self._client.request(request.method, url, headers=headers, data=body or None) as answer:
             content = await answer.read()
         if lose:
-            self.hits += 1
+            self._count()
             return _cut(request)
         kept = {"Content-Type": answer.headers.get("Content-Type", "application/json")}
         return web.Response(status=answer.status, body=content, headers=kept)

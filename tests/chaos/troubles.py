@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -111,6 +110,7 @@ async def api_restarted(scene: Scene) -> AsyncIterator[None]:
 async def api_slow(scene: Scene) -> AsyncIterator[None]:
     proxy = scene.world.proxy
     with scene.world.faults.of("api"):
+        proxy.hit.clear()
         proxy.delay = (0.1, scene.random.choice((1.0, 4.0)))
         try:
             yield
@@ -127,6 +127,7 @@ def api_answers(*codes: int) -> Trouble:
     async def trouble(scene: Scene) -> AsyncIterator[None]:
         proxy = scene.world.proxy
         with scene.world.faults.of("api"):
+            proxy.hit.clear()
             proxy.share = scene.random.choice((0.3, 0.7, 1.0))
             proxy.code = scene.random.choice(codes)
             if proxy.code == 410:
@@ -147,6 +148,7 @@ async def watches_closed(scene: Scene) -> AsyncIterator[None]:
     """No watch lives long, and those that there are end now."""
     proxy = scene.world.proxy
     with scene.world.faults.of("api"):
+        proxy.hit.clear()
         proxy.watch_seconds = scene.random.choice((0.05, 0.5, 1.0))
         proxy.close_watches()
         try:
@@ -162,6 +164,7 @@ async def answers_lost(scene: Scene) -> AsyncIterator[None]:
     """Requests are done, and nobody hears of it."""
     proxy = scene.world.proxy
     with scene.world.faults.of("api"):
+        proxy.hit.clear()
         proxy.lose_answers, proxy.share = True, scene.random.choice((0.3, 0.7))
         try:
             yield
@@ -173,9 +176,9 @@ async def answers_lost(scene: Scene) -> AsyncIterator[None]:
 
 async def _hit(scene: Scene) -> None:
     """A trouble that nobody ran into is none: a hub may take long to start."""
-    deadline = time.monotonic() + 20
-    while not scene.world.proxy.hits and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(20):
+            await scene.world.proxy.hit.wait()
 
 
 # --- Extras -----------------------------------------------------------------------------------------------------
