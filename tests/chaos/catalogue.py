@@ -14,6 +14,7 @@ ROUNDS: Final[tuple[type[Round], ...]] = (
     troublerounds.Remade,
     troublerounds.FleetKilled,
     troublerounds.BothKilled,
+    troublerounds.NodesGone,
     troublerounds.APIStopped,
     troublerounds.APIRestarted,
     troublerounds.APIHangs,

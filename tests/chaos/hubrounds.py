@@ -14,7 +14,7 @@ class HubKilled(Round):
 
     async def play(self, scene: Scene) -> None:
         job = await scene.job(concurrency=scene.random.choice((40, 50, 70, 200)))
-        await scene.wait(0.0, 2.2)
+        await scene.some_time_of(job)
         await scene.world.kill_hub()
         await scene.world.start_hub()
         await scene.ended(job)
@@ -45,7 +45,7 @@ class HubStopped(Round):
 
     async def play(self, scene: Scene) -> None:
         job = await scene.job(concurrency=scene.random.choice((40, 50, 200)))
-        await scene.wait(0.0, 2.2)
+        await scene.some_time_of(job)
         await scene.world.stop_hub()
         await scene.world.start_hub()
         await scene.ended(job)

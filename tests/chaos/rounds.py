@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 from cloudhub.kube.jobs import JOBS_PATH
 from cloudhub.taskmanager.ports import KubeError, NotFound
 from tests.chaos.evidence import Evidence, Job
-from tests.chaos.image import image
+from tests.chaos.image import image, seconds_of
 from tests.chaos.store import rows_of
 from tests.chaos.verdict import SETTLE, judge
 from tests.chaos.world import Plan, World
@@ -137,6 +137,11 @@ class Scene:
     async def wait(self, least: float, most: float) -> None:
         """A random time; it is what makes the moment of a fault random."""
         await asyncio.sleep(self.random.uniform(least, most))
+
+    async def some_time_of(self, job: Job) -> None:
+        """Until a random moment of the life that it would have if nothing happened."""
+        waves = -(-len(job.nodes) // job.concurrency)
+        await self.wait(0.0, 0.3 + waves * 2 * seconds_of(job.images[0]))
 
     # --- The end ----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from tests.chaos import troubles
 from tests.chaos.evidence import Job
+from tests.chaos.image import image
 from tests.chaos.rounds import Round, Scene
 from tests.chaos.troubles import EXTRAS, Trouble
 from tests.chaos.world import Plan
@@ -28,7 +29,7 @@ class TroubleRound(Round):
 
     async def play(self, scene: Scene) -> None:
         job = await self.make(scene)
-        await scene.wait(0.0, 1.8)
+        await scene.some_time_of(job)
         async with AsyncExitStack() as stack:
             for trouble in self.what:
                 await stack.enter_async_context(trouble(scene))
@@ -102,6 +103,26 @@ class BothKilled(TroubleRound):
     name = "nodes-and-hub-killed"
     about = "half of the simulated nodes lose their power, and so does the hub"
     what = (troubles.fleet_dead, troubles.hub_dead)
+
+
+class NodesGone(Round):
+    name = "nodes-gone"
+    about = "half of the nodes die and stay away until the job has ended without them; some of their reports come late"
+    times = 4
+
+    async def play(self, scene: Scene) -> None:
+        world, random = scene.world, scene.random
+        images = [image(f"{scene.label}-job", seconds=0.6)]
+        job = await scene.job(images=images, concurrency=random.choice((80, 200)), timeout_seconds=4, tolerate="1")
+        await scene.some_time_of(job)
+        fleet = random.choice(world.fleets)
+        await world.kill_fleet(fleet)
+        if scene.number % 4 == 3:
+            # Who was in flight then has a minute more: the hub was away too.
+            await world.kill_hub()
+            await world.start_hub()
+        await scene.ended(job)
+        await world.start_fleet(fleet)
 
 
 class StockKilled(FleetKilled):
