@@ -11,6 +11,7 @@ ROUNDS: Final[tuple[type[Round], ...]] = (
     hubrounds.HubKilled,
     hubrounds.HubKilledOften,
     hubrounds.HubStopped,
+    hubrounds.HubKilledAtBirth,
     troublerounds.Remade,
     troublerounds.FleetKilled,
     troublerounds.BothKilled,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+
 from tests.chaos.image import image
 from tests.chaos.rounds import Round, Scene
-from tests.chaos.world import Plan
+from tests.chaos.world import Plan, World
+from tests.e2e.processes import eventually
 
 
 class HubKilled(Round):
@@ -51,10 +55,44 @@ class HubStopped(Round):
         await scene.ended(job)
 
 
+class HubKilledAtBirth(Round):
+    name = "hub-killed-at-birth"
+    about = "SIGKILL of a hub that makes its store and its certificate for the first time, again and again"
+    times = 3
+
+    async def play(self, scene: Scene) -> None:
+        random, world = scene.random, scene.world
+        await world.kill_hub()
+        for _ in range(random.randint(3, 6)):
+            if random.random() < 0.5:
+                await asyncio.to_thread(_unmake, world)
+            await world.start_hub(wait=False)
+            # The interpreter loads the program for a second or more; then all is made within a few tenths.
+            await _until_it_logs(scene)
+            await scene.wait(0.0, 0.4)
+            await world.kill_hub()
+        await world.start_hub()
+        await scene.ended(await scene.job())
+
+
+def _unmake(world: World) -> None:
+    """What a hub makes on its disk, but for the CA that all nodes know."""
+    shutil.rmtree(world.folder / "queue", ignore_errors=True)
+    for name in ("server.crt", "server.key"):
+        (world.folder / "pki" / name).unlink(missing_ok=True)
+
+
+async def _until_it_logs(scene: Scene) -> None:
+    async def logged() -> bool:
+        return (await asyncio.to_thread(scene.world.cloud.program.log.stat)).st_size > scene.world.logged
+
+    await eventually("the hub says a first word", logged)
+
+
 class StockHubKilled(HubKilled):
     name = "stock-hub-killed"
     about = "as hub-killed, over nodes that announce nothing and remember nothing"
-    times = 30
+    times = 15
     plan = Plan(stock=True)
 
 

@@ -70,7 +70,7 @@ class APIErrors(TroubleRound):
     about = "the API server answers 409, 410, 429, 500 or 503, now and then or always"
     what = (troubles.api_answers(409, 410, 429, 500, 503),)
     plan = PROXIED
-    times = 12
+    times = 10
 
 
 class WatchesClosed(TroubleRound):

@@ -111,7 +111,7 @@ class World:
         """Us, who ask it past any proxy."""
         self._stack = contextlib.AsyncExitStack()
         self._began = time.time()
-        self._logged = 0
+        self.logged = 0
         """Size of the hub's log when it was started last."""
 
     # --- Up and down ------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class World:
     async def start_hub(self, *, wait: bool = True) -> None:
         self.faults.end("hub")
         self.faults.begin("hub")
-        self._logged = self._log_size()
+        self.logged = self._log_size()
         self.cloud.program.start()
         if wait:
             await self.hub_ready()
@@ -212,7 +212,7 @@ class World:
             self.problems.append(str(error))
             return
         # Before its first line the interpreter still loads the program: nothing is begun that could be ended in order.
-        if code != 0 and not (code == -signal.SIGTERM and self._log_size() == self._logged):
+        if code != 0 and not (code == -signal.SIGTERM and self._log_size() == self.logged):
             seconds = time.monotonic() - begun
             self.problems.append(f"the hub's exit code is {code}, {seconds:.1f} s after SIGTERM\n{self.tail_of_hub()}")
 
