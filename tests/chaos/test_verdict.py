@@ -268,6 +268,14 @@ LIES: dict[str, tuple[Callable[[Evidence], None], str]] = {
         readiness(dataclasses.replace(RED_API, asked=90.0, answered=90.1), faults=(Fault("api", 19.0, 21.0),)),
         "red for no reason: api:",
     ),
+    "red after it was green again": (
+        readiness(
+            Sample(30.1, 30.2, 200),
+            dataclasses.replace(RED_API, asked=46.0, answered=46.1),
+            faults=(Fault("api", 19.0, 30.0),),
+        ),
+        "red for no reason: api:",
+    ),
     "no answer": (readiness(Sample(20.0, 30.0, 0)), "not answered within 10 s"),
     "green throughout": (
         readiness(Sample(25.0, 25.1, 200), faults=(Fault("api", 19.0, 30.0, must_show=True),)),
@@ -314,6 +322,12 @@ TRUTHS: dict[str, Callable[[Evidence], None]] = {
     "red while the API is away": readiness(RED_API, faults=(Fault("api", 19.0, 30.0, must_show=True),)),
     "red for a moment after it": readiness(
         dataclasses.replace(RED_API, asked=31.0, answered=31.1), faults=(Fault("api", 19.0, 30.0),)
+    ),
+    "red once more, since an informer waits before it looks again": readiness(
+        RED_API,
+        Sample(30.1, 30.2, 200),
+        dataclasses.replace(RED_API, asked=33.0, answered=33.1, body="jobs: imageprepulljobs not watched: 410\n"),
+        faults=(Fault("api", 19.0, 30.0),),
     ),
     "silent and then starting while the hub is dead": readiness(
         Sample(20.0, 20.1, 0), Sample(21.0, 21.1, 503, "start: starting\n"), faults=(Fault("hub", 19.0, 22.0),)
