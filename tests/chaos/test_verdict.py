@@ -227,6 +227,10 @@ LIES: dict[str, tuple[Callable[[Evidence], None], str]] = {
         timed_out(LATE, deeds=[Deed(5.0, "n-2", "up")]),
         "it was connected and never asked",
     ),
+    "late, though nothing kept it": (
+        both(the_job(no_timeouts=True), timed_out(LATE, deeds=[Deed(5.0, "n-2", "up"), asked("n-2", 15.0)])),
+        "in a round in which every node is back in time",
+    ),
     "absent, though it was there": (
         timed_out(ABSENT, deeds=[Deed(5.0, "n-2", "up")]),
         "not connected within 60 s of its turn', and it was",

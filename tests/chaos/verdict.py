@@ -192,6 +192,8 @@ def _failure(
         if any(deed.kind == "asked" for deed in deeds):
             return [f"{said}, and it was asked"]
         return [] if status.get("state") == "Failed" else [f"{said}, and the job went on"]
+    if row.event == "TimeOut" and job.no_timeouts:
+        return [f"{said}, in a round in which every node is back in time"]
     if row.event == "TimeOut":
         return _timeout(job, row, said, deeds, evidence, connected.get(row.node, ()))
     own = [deed for deed in deeds if deed.kind == "failed"]
