@@ -25,6 +25,7 @@ import uvloop
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
+from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from shared import wire
@@ -60,7 +61,8 @@ class Node(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        return self._open
+        """Whether it may send: a hub that ends in order says so before the link goes."""
+        return self._open and self._ws.state is State.OPEN
 
     # --- The link ---------------------------------------------------------------------------------------------------
 
@@ -108,12 +110,12 @@ class Node(asyncio.Protocol):
             self.opened.set_result(opened)
 
     def keep_alive(self) -> None:
-        if self._open:
+        if self.is_open:
             self._ws.send_text(self._fleet.keepalive_frame)
             self._write()
 
     def send(self, frame: bytes) -> None:
-        if self._open:
+        if self.is_open:
             self._ws.send_text(frame)
             self._write()
 
