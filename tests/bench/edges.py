@@ -25,6 +25,7 @@ import uvloop
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
+from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from shared import wire
@@ -57,6 +58,11 @@ class Node(asyncio.Protocol):
         """Reports by message id, until they are acknowledged; of a stock node, none."""
         self.done: dict[str, list[tuple[str, bytes]]] = {}
         """By job: its reports, so far."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may send: a hub that ends in order says so before the link goes."""
+        return self._open and self._ws.state is State.OPEN
 
     # --- The link ---------------------------------------------------------------------------------------------------
 
@@ -104,12 +110,12 @@ class Node(asyncio.Protocol):
             self.opened.set_result(opened)
 
     def keep_alive(self) -> None:
-        if self._open:
+        if self.is_open:
             self._ws.send_text(self._fleet.keepalive_frame)
             self._write()
 
     def send(self, frame: bytes) -> None:
-        if self._open:
+        if self.is_open:
             self._ws.send_text(frame)
             self._write()
 
