@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -68,9 +68,9 @@ class CRIClient:
     ) -> Response:
         """Raises `CallFailed`. ``timeout`` in seconds, None for as long as it takes."""
         channel = await self._connected()
-        rpc = channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
+        rpc = channel.unary_unary(method.path, method.request.SerializeToString, None)
         try:
-            return cast(Response, await rpc(request, timeout=timeout))
+            answer = await rpc(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise CallFailed(error.code().name, error.details() or "") from None
         except asyncio.CancelledError:
@@ -78,6 +78,11 @@ class CRIClient:
                 raise
             # `close` ends calls under way, and gRPC tells it as if the waiting task had been cancelled.
             raise CallFailed("UNAVAILABLE", "the connection was closed") from None
+        try:
+            # Not by gRPC, which logs a message that it cannot decode, and gives None for it.
+            return method.response.FromString(answer)
+        except DecodeError:
+            raise CallFailed("INTERNAL", "it answers with what is no message of CRI v1") from None
 
     async def close(self) -> None:
         channel, self._channel = self._channel, None

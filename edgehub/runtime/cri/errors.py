@@ -162,7 +162,6 @@ _NOISE: Final = re.compile(
 _USERINFO: Final = re.compile(r"(?<=://)[^/\s@\"']+@")
 _QUERY: Final = re.compile(r"(https?://[^\s\"'?]+)\?[^\s\"']*")
 _AUTHORIZATION: Final = re.compile(r"\b(Basic|Bearer)\s+[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
-_CONTROL: Final = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 
 def peer_text(text: str, credential: Credential | None = None) -> str:
@@ -173,7 +172,9 @@ def peer_text(text: str, credential: Credential | None = None) -> str:
     text = _USERINFO.sub(f"{_HIDDEN}@", text)
     text = _QUERY.sub(rf"\1?{_HIDDEN}", text)
     text = _AUTHORIZATION.sub(rf"\1 {_HIDDEN}", text)
-    text = _NOISE.sub("", _CONTROL.sub(" ", text)).strip()
+    # Not only control characters: some that are none turn around what a terminal shows after them.
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    text = _NOISE.sub("", text).strip()
     return text if len(text) <= MAX_PEER_TEXT else text[: MAX_PEER_TEXT - 3] + "..."
 
 

@@ -142,9 +142,9 @@ def _confirmed(reference: ImageReference, answered: str, record: ImageRecord | N
     if not record.id or not digests:
         raise _unconfirmed(reference, "the runtime tells no id or no digest of it")
     if pulled not in digests | {record.id}:
-        raise _unconfirmed(reference, f"the runtime pulled {peer_text(pulled)} and now holds {record.id}")
+        raise _unconfirmed(reference, f"the runtime pulled {peer_text(pulled)} and now holds {peer_text(record.id)}")
     if reference.digest and reference.digest not in digests:
-        raise _unconfirmed(reference, f"the runtime holds {', '.join(sorted(digests))[:300]} instead")
+        raise _unconfirmed(reference, f"the runtime holds {peer_text(', '.join(sorted(digests)))} instead")
     return record
 
 
