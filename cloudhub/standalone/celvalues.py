@@ -36,10 +36,12 @@ def to_cel(value: Any, schema: Mapping[str, Any]) -> Any:
         return _text(value, str(schema.get("format", "")) if schema.get("type") == "string" else "")
     if isinstance(value, bool):
         return celtypes.BoolType(value)
-    if isinstance(value, int):
-        return celtypes.DoubleType(value) if schema.get("type") == "number" else celtypes.IntType(value)
-    if isinstance(value, float):
-        return celtypes.IntType(value) if schema.get("type") == "integer" else celtypes.DoubleType(value)
+    if isinstance(value, int | float):
+        # What no 64 bits hold is a float to Kubernetes; the schema says what is wrong with it.
+        whole = (
+            isinstance(value, int) if schema.get("type") not in ("integer", "number") else schema["type"] == "integer"
+        )
+        return celtypes.IntType(value) if whole and abs(value) < 2**63 else celtypes.DoubleType(value)
     if isinstance(value, list):
         items = schema.get("items")
         items = items if isinstance(items, Mapping) else {}

@@ -21,9 +21,9 @@ RUNS: Final[Counter[str]] = Counter()
 REFUSED: Final[Counter[str]] = Counter()
 
 
-def _settings(in_the_gate: int) -> settings:
+def _settings(in_the_gate: int, share: int = 1) -> settings:
     return settings(
-        max_examples=EXAMPLES or in_the_gate,
+        max_examples=EXAMPLES // share or in_the_gate,
         derandomize=not EXAMPLES,
         database=None,
         deadline=None,
@@ -32,8 +32,8 @@ def _settings(in_the_gate: int) -> settings:
 
 
 fuzzing: Final = _settings(IN_THE_GATE)
-slow_fuzzing: Final = _settings(IN_THE_GATE_SLOW)
-"""Of targets with a server or a disk."""
+slow_fuzzing: Final = _settings(IN_THE_GATE_SLOW, share=20)
+"""Of targets with a server or a disk: a twentieth."""
 
 
 def ran(target: str, *, refused: bool) -> None:

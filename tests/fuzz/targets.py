@@ -100,7 +100,8 @@ def _frame(data: bytes) -> None:
 
 def _round_trip(data: bytes) -> None:
     message = decode(data)
-    assert decode(encode_bytes(message)) == message
+    # Not the messages themselves: a NaN equals nothing, itself included.
+    assert encode_bytes(decode(encode_bytes(message))) == encode_bytes(message)
 
 
 def _task_message(data: bytes) -> None:

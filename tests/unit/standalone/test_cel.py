@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from celpy import celtypes
 
 from cloudhub.standalone.cel import compile_rules
+from cloudhub.standalone.celvalues import to_cel
 
 FIELDS: dict[str, Any] = {
     "n": {"type": "integer"},
@@ -158,3 +160,9 @@ def test_old_self_cannot_be_used_in_lists_without_keys() -> None:
     _, errors = compile_rules({"type": "object", "properties": {"l": {"type": "array", "items": item}}}, "schema")
 
     assert "uncorrelatable portion" in str(errors[0])
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
+def test_a_whole_number_beyond_64_bits_is_a_float_as_in_kubernetes(number: int) -> None:
+    assert isinstance(to_cel(number, {"type": "integer"}), celtypes.DoubleType)
+    assert isinstance(to_cel(2**63 - 1, {"type": "integer"}), celtypes.IntType)
