@@ -58,6 +58,10 @@ class Node(asyncio.Protocol):
         self.done: dict[str, list[tuple[str, bytes]]] = {}
         """By job: its reports, so far."""
 
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
     # --- The link ---------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

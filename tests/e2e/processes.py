@@ -42,7 +42,9 @@ class CommandFailed(AssertionError):
     pass
 
 
-async def command(*args: str | Path, env: dict[str, str] | None = None, stdin: str = "", code: int = 0) -> str:
+async def command(
+    *args: str | Path, env: dict[str, str] | None = None, stdin: str = "", code: int = 0, within: float = 90
+) -> str:
     """Standard output of a program that ends by itself; its standard error is appended when ``code`` is not 0."""
     process = await asyncio.create_subprocess_exec(
         *map(str, args),
@@ -52,7 +54,7 @@ async def command(*args: str | Path, env: dict[str, str] | None = None, stdin: s
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(within):
             out, err = await process.communicate(stdin.encode())
     finally:
         if process.returncode is None:
@@ -90,24 +92,24 @@ class Program:
                 self._args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
-    async def stop(self) -> int:
+    async def stop(self, *, within: float = GRACE_SECONDS) -> int:
         """SIGTERM, and the exit code. Fails when it takes longer than a program of ours may."""
-        return await self._end(signal.SIGTERM)
+        return await self._end(signal.SIGTERM, within)
 
     async def kill(self) -> None:
-        await self._end(signal.SIGKILL)
+        await self._end(signal.SIGKILL, GRACE_SECONDS)
 
-    async def _end(self, number: int) -> int:
+    async def _end(self, number: int, within: float) -> int:
         if self._process is None:
             return 0
         process, self._process = self._process, None
         process.send_signal(number)
         try:
-            return await asyncio.to_thread(process.wait, GRACE_SECONDS)
+            return await asyncio.to_thread(process.wait, within)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise AssertionError(f"{self.name} did not end within {GRACE_SECONDS} s\n{self.tail()}") from None
+            raise AssertionError(f"{self.name} did not end within {within} s\n{self.tail()}") from None
 
     def tail(self, lines: int = 60) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -1,0 +1,22 @@
+"""The hub's store, read as a stranger would: the file, for reading only, with SQL of our own."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection
+from contextlib import closing
+from pathlib import Path
+
+from tests.chaos.evidence import Row
+
+
+def rows_of(path: Path, uids: Collection[str]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {uid: [] for uid in uids}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        for uid in uids:
+            query = "SELECT node, state, attempt, event, reason, changed_at, images FROM node_tasks WHERE job_uid = ?"
+            for node, state, attempt, event, reason, changed_at, images in db.execute(query, (uid,)):
+                results = tuple((image, ok, why) for image, ok, why in json.loads(images or "[]"))
+                found[uid].append(Row(node, state, attempt, event or "", reason, changed_at, results))
+    return found

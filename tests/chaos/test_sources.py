@@ -1,0 +1,82 @@
+"""What the observer reads of agents and nodes: it believes the bytes on the disk, and nothing that is not whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgehub.tasks.journal import JournalFile
+from edgehub.tasks.model import TaskState, pull_report, task_of
+from shared.wire import Dispatch, Operation, PullTemplate, TaskExtras
+from tests.chaos.agents import held_images, journal_deeds
+from tests.chaos.edges import DeedLog, read_deeds
+from tests.chaos.image import failure_of, image, seconds_of
+from tests.parts.images import write_layout
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return write_layout(tmp_path / "store", tag="app:v1", layers=(2000, 1000)).path
+
+
+def blobs(store: Path) -> list[Path]:
+    return sorted((store / "blobs" / "sha256").iterdir())
+
+
+def test_an_image_is_held_when_every_byte_of_it_is_there(store: Path, tmp_path: Path) -> None:
+    assert held_images(store) == {"app:v1"}
+    assert held_images(tmp_path / "none") == frozenset()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_blob_that_is_missing_short_or_altered_spoils_it(store: Path, number: int) -> None:
+    blob = blobs(store)[number]
+    content = blob.read_bytes()
+    for spoilt in (content[:-1], bytes([content[0] ^ 1]) + content[1:], content + b"\n"):
+        blob.write_bytes(spoilt)
+        assert held_images(store) == frozenset()
+    blob.unlink()
+    assert held_images(store) == frozenset()
+    blob.write_bytes(content)
+    assert held_images(store) == {"app:v1"}
+
+
+def test_of_a_journal_what_has_ended_counts(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path / "journal.db", now=lambda: 7.0)
+    for number, reason in enumerate(("", "no such image", None)):
+        template = PullTemplate(images=["app:v1"])
+        extras = TaskExtras(job_uid=f"uid-{number}", attempt=1, timeout_seconds=60)
+        dispatch = Dispatch(imagePrePullTemplate=template, task=extras)
+        task = task_of(job=f"job-{number}", node="n-1", operation=Operation.CHECK, dispatch=dispatch)
+        journal.accept(task)
+        if reason is not None:
+            journal.report(task, pull_report(reasons={"app:v1": reason}, extras=task.extras), TaskState.FINISHED)
+    found = list(journal_deeds(tmp_path / "journal.db", "n-1"))
+    journal.close()
+    assert [(deed.kind, deed.job, deed.uid, deed.at) for deed in found] == [
+        ("finished", "job-0", "uid-0", 7.0),
+        ("failed", "job-1", "uid-1", 7.0),
+    ]
+    assert "no such image" in found[1].reason
+
+
+def test_a_deed_counts_when_its_line_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deeds.jsonl"
+    assert list(read_deeds(path)) == []
+    log = DeedLog(path)
+    log.write("asked", "n-1", job="job", uid="uid", images=["app:v1"])
+    size = path.stat().st_size
+    log.write("finished", "n-1", job="job", uid="uid", images=["app:v1"])
+    assert [deed.kind for deed in read_deeds(path)] == ["asked", "finished"]
+    assert [deed.kind for deed in read_deeds(path, size)] == ["finished"]
+    path.write_bytes(path.read_bytes()[:-1])
+    assert [deed.kind for deed in read_deeds(path)] == ["asked"]
+
+
+def test_an_images_name_says_how_its_pull_goes() -> None:
+    good, bad = image("a", seconds=0.3), image("a", failing=2)
+    assert (seconds_of(good), seconds_of("registry.example/other:v1")) == (0.3, 0.25)
+    nodes = [f"n-{number}" for number in range(100)]
+    assert not any(failure_of(good, node) for node in nodes)
+    assert 30 < sum(failure_of(bad, node) != "" for node in nodes) < 70
