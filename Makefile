@@ -48,7 +48,7 @@ bench: $(VENV)/.dev
 bench-quick: $(VENV)/.dev
 	@$(BIN)/python -m tests.bench --quick $(ARGS)
 
-chaos: $(VENV)/.dev
+chaos: system-packages $(VENV)/.dev
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 # tests/e2e/test_binary.py makes it too, so that what the gate tested is what these sources give.
