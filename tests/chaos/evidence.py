@@ -116,6 +116,8 @@ class Job:
     deleted_at: float | None = None
     true_reasons: tuple[str, ...] = ()
     """Patterns of reasons that the round makes true."""
+    no_timeouts: bool = False
+    """In this round all of its nodes are there again long before their time is over."""
     one_of_many: bool = False
     """Another job of this name was made: stock nodes, which are told no uid, cannot tell the two apart."""
 

@@ -17,7 +17,7 @@ class HubKilled(Round):
     times = 100
 
     async def play(self, scene: Scene) -> None:
-        job = await scene.job(concurrency=scene.random.choice((40, 50, 70, 200)))
+        job = await scene.job(no_timeouts=True, concurrency=scene.random.choice((40, 50, 70, 200)))
         await scene.some_time_of(job)
         await scene.world.kill_hub()
         await scene.world.start_hub()
@@ -32,7 +32,7 @@ class HubKilledOften(Round):
     async def play(self, scene: Scene) -> None:
         random, world = scene.random, scene.world
         images = [image(f"{scene.label}-job", seconds=0.3, failing=9)]
-        job = await scene.job(images=images, concurrency=random.choice((20, 40, 80)), tolerate="0.5")
+        job = await scene.job(images=images, concurrency=random.choice((20, 40, 80)), tolerate="0.5", no_timeouts=True)
         for _ in range(random.randint(2, 5)):
             await scene.wait(0.0, 1.5)
             await world.kill_hub()
@@ -48,7 +48,7 @@ class HubStopped(Round):
     times = 10
 
     async def play(self, scene: Scene) -> None:
-        job = await scene.job(concurrency=scene.random.choice((40, 50, 200)))
+        job = await scene.job(no_timeouts=True, concurrency=scene.random.choice((40, 50, 200)))
         await scene.some_time_of(job)
         await scene.world.stop_hub()
         await scene.world.start_hub()
@@ -72,7 +72,7 @@ class HubKilledAtBirth(Round):
             await scene.wait(0.0, 0.4)
             await world.kill_hub()
         await world.start_hub()
-        await scene.ended(await scene.job())
+        await scene.ended(await scene.job(no_timeouts=True))
 
 
 def _unmake(world: World) -> None:

@@ -64,10 +64,11 @@ class Scene:
         nodes: Sequence[str] | None = None,
         images: Sequence[str] | None = None,
         concurrency: int = 50,
-        timeout_seconds: int = 60,
+        timeout_seconds: int = 120,
         tolerate: str = "0.1",
         retry_times: int = 0,
         true_reasons: Sequence[str] = (),
+        no_timeouts: bool = False,
     ) -> Job:
         """Makes it in the API. By default of all simulated nodes, with an image that none has."""
         nodes = list(nodes if nodes is not None else self.world.simulated)
@@ -99,6 +100,7 @@ class Scene:
             tolerate=tolerate,
             made_at=made_at,
             true_reasons=tuple(true_reasons),
+            no_timeouts=no_timeouts,
         )
         for other in self.jobs:
             if other.name == full:

@@ -227,6 +227,10 @@ LIES: dict[str, tuple[Callable[[Evidence], None], str]] = {
         timed_out(LATE, deeds=[Deed(5.0, "n-2", "up")]),
         "it was connected and never asked",
     ),
+    "late, though nothing kept it": (
+        both(the_job(no_timeouts=True), timed_out(LATE, deeds=[Deed(5.0, "n-2", "up"), asked("n-2", 15.0)])),
+        "in a round in which every node is back in time",
+    ),
     "absent, though it was there": (
         timed_out(ABSENT, deeds=[Deed(5.0, "n-2", "up")]),
         "not connected within 60 s of its turn', and it was",
@@ -266,6 +270,14 @@ LIES: dict[str, tuple[Callable[[Evidence], None], str]] = {
     ),
     "red long after": (
         readiness(dataclasses.replace(RED_API, asked=90.0, answered=90.1), faults=(Fault("api", 19.0, 21.0),)),
+        "red for no reason: api:",
+    ),
+    "red after it was green again": (
+        readiness(
+            Sample(30.1, 30.2, 200),
+            dataclasses.replace(RED_API, asked=46.0, answered=46.1),
+            faults=(Fault("api", 19.0, 30.0),),
+        ),
         "red for no reason: api:",
     ),
     "no answer": (readiness(Sample(20.0, 30.0, 0)), "not answered within 10 s"),
@@ -314,6 +326,12 @@ TRUTHS: dict[str, Callable[[Evidence], None]] = {
     "red while the API is away": readiness(RED_API, faults=(Fault("api", 19.0, 30.0, must_show=True),)),
     "red for a moment after it": readiness(
         dataclasses.replace(RED_API, asked=31.0, answered=31.1), faults=(Fault("api", 19.0, 30.0),)
+    ),
+    "red once more, since an informer waits before it looks again": readiness(
+        RED_API,
+        Sample(30.1, 30.2, 200),
+        dataclasses.replace(RED_API, asked=33.0, answered=33.1, body="jobs: imageprepulljobs not watched: 410\n"),
+        faults=(Fault("api", 19.0, 30.0),),
     ),
     "silent and then starting while the hub is dead": readiness(
         Sample(20.0, 20.1, 0), Sample(21.0, 21.1, 503, "start: starting\n"), faults=(Fault("hub", 19.0, 22.0),)

@@ -37,7 +37,7 @@ class TroubleRound(Round):
         await scene.world.hub_ready()
 
     async def make(self, scene: Scene) -> Job:
-        return await scene.job(concurrency=scene.random.choice((30, 50, 80, 200)))
+        return await scene.job(no_timeouts=True, concurrency=scene.random.choice((30, 50, 80, 200)))
 
 
 class APIStopped(TroubleRound):
@@ -152,7 +152,8 @@ class AgentRound(TroubleRound):
         world = scene.world
         images = [await asyncio.to_thread(world.new_image, scene.label)]
         nodes = [*(agent.name for agent in world.agents), *world.simulated]
-        return await scene.job(nodes=nodes, images=images, concurrency=scene.random.choice((3, 10, 44)))
+        concurrency = scene.random.choice((3, 10, 44))
+        return await scene.job(nodes=nodes, images=images, concurrency=concurrency, no_timeouts=True)
 
 
 class AgentsKilled(AgentRound):

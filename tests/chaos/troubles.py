@@ -232,6 +232,7 @@ async def _make_again(scene: Scene, job: Job) -> None:
         concurrency=job.concurrency,
         tolerate=job.tolerate,
         timeout_seconds=job.timeout_seconds,
+        no_timeouts=job.no_timeouts,
     )
 
 

@@ -18,6 +18,9 @@ GRACE: Final = 10.0
 """Seconds that a message may take on a machine that does too much."""
 SETTLE: Final = 60.0
 """Within this after a fault /readyz is green again."""
+LINGER: Final = 15.0
+"""So long after a fault something may still be red that was green just then: an informer that failed a moment before
+looks again within 10 s, and until then it does not watch."""
 SHOWN: Final = {"Successful": "Successful", "Failed": "Failed", "NotStarted": "Failed"}
 ORDER: Final = ("", "Init", "Checking", "Pulling", "Successful", "Failed")
 FINAL: Final = ("Successful", "Failed")
@@ -189,6 +192,8 @@ def _failure(
         if any(deed.kind == "asked" for deed in deeds):
             return [f"{said}, and it was asked"]
         return [] if status.get("state") == "Failed" else [f"{said}, and the job went on"]
+    if row.event == "TimeOut" and job.no_timeouts:
+        return [f"{said}, in a round in which every node is back in time"]
     if row.event == "TimeOut":
         return _timeout(job, row, said, deeds, evidence, connected.get(row.node, ()))
     own = [deed for deed in deeds if deed.kind == "failed"]
@@ -330,11 +335,11 @@ def of_readiness(samples: Sequence[Sample], faults: Sequence[Fault]) -> list[str
 
 
 def _until(fault: Fault, samples: Sequence[Sample]) -> float:
-    """A fault has its effect until /readyz is green after it, at most `SETTLE`."""
+    """A fault has its effect until /readyz is green after it, at least `LINGER` and at most `SETTLE`."""
     if fault.ended is None:
         return float("inf")
     green = (sample.answered for sample in samples if sample.code == 200 and sample.asked >= fault.ended)
-    return min(next(green, float("inf")), fault.ended + SETTLE)
+    return min(max(next(green, float("inf")), fault.ended + LINGER), fault.ended + SETTLE)
 
 
 def _unexplained(sample: Sample, explained: frozenset[str]) -> list[str]:
