@@ -49,7 +49,7 @@ bench: $(VENV)/.dev
 bench-quick: $(VENV)/.dev
 	@$(BIN)/python -m tests.bench --quick $(ARGS)
 
-chaos: $(VENV)/.dev
+chaos: system-packages $(VENV)/.dev
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 fuzz: $(VENV)/.dev

@@ -101,6 +101,7 @@ async def run_standalone(options: StandaloneOptions) -> None:
         async with started(api):
             api.write_kubeconfig(folder / KUBECONFIG)
             async with _Hub(_standalone_config(options, addresses, names)) as parts:
+                parts.health.add("objects", api.problem)
                 await parts.connect(kubeconfig=str(folder / KUBECONFIG))
                 await parts.open(PKISources(folder=folder / PKI_FOLDER), register="schedulable")
                 _announce(options, api.url, parts)

@@ -60,6 +60,7 @@ class StandaloneAPI:
         self._port: int | None = None
         self._ca_pem = b""
         self._token = ""
+        self._storage: Storage | None = None
 
     async def start(self) -> None:
         """Raises `cloudhub.store.errors.StoreError` for a database that cannot be used, `OSError` for folder or port,
@@ -103,6 +104,10 @@ class StandaloneAPI:
     def token(self) -> str:
         return self._token
 
+    def problem(self) -> str | None:
+        """For readiness: why objects cannot be written now."""
+        return self._storage.problem() if self._storage is not None else None
+
     def write_kubeconfig(self, path: Path, *, server: str | None = None) -> None:
         """A kubeconfig of mode 0600. ``server``: another URL than `url`, for clients on other machines."""
         write_atomically(path, self._kubeconfig(server or self.url).encode())
@@ -129,7 +134,7 @@ class StandaloneAPI:
         store = ObjectStore(await open_database(self._data_dir / "objects.db", "objects"))
         self._closers.push_async_callback(store.close)
         catalog = Catalog()
-        storage = Storage(rows=store)
+        storage = self._storage = Storage(rows=store)
         cleanup = Cleanup(storage=storage)
         storage.on_commit(_followers(catalog, cleanup))
         await storage.start()

@@ -5,7 +5,8 @@ change once and in one order. So every write goes through one committer: it take
 against what it was computed from, gives revisions, writes all in one transaction, and only then shows it to readers
 and watchers and answers the writers. A change computed from an object that is no longer live is `Stale`; the caller
 reads again (optimistic concurrency, as a cluster's API server does over etcd). A failed transaction changes nothing in
-memory; its revisions are not used again.
+memory; its revisions are not used again. While one has failed and none went well since, `Storage.problem` says why, and
+the file is tried once a second, so that it does not take a user's write to find out that all is well again.
 
 Guarantees: revisions rise strictly over all resources, also over restarts; what was answered is on disk; readers see
 committed objects only. Limits: everything is held in memory, as JSON text; the history for watches starts anew with
@@ -24,6 +25,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from cloudhub.standalone.history import Event, EventType, History, ObjectKey, StoredObject
+from cloudhub.store.errors import StoreUnavailable
 from cloudhub.store.objects import ObjectRow, RowKey
 
 log = structlog.get_logger(__name__)
@@ -32,6 +34,7 @@ MAX_OBJECT_BYTES: Final = 1_572_864
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _BATCH_CHANGES: Final = 256
 _BATCH_BYTES: Final = 8 * 1024 * 1024
+PROBE_SECONDS: Final = 1.0
 
 
 class StorageError(Exception):
@@ -56,6 +59,7 @@ class Rows(Protocol):
 
     async def load(self) -> tuple[int, list[ObjectRow]]: ...
     async def write(self, *, revision: int, puts: list[ObjectRow], deletes: list[RowKey]) -> None: ...
+    async def probe(self) -> None: ...
 
 
 Lookup = Callable[[ObjectKey], StoredObject | None]
@@ -123,6 +127,7 @@ class Storage:
         self._waiting: list[tuple[Change, asyncio.Future[StoredObject]]] = []
         self._wake = asyncio.Event()
         self._on_commit: Callable[[Event], None] | None = None
+        self._problem: str | None = None
         self._committer: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -145,6 +150,10 @@ class Storage:
     def on_commit(self, callback: Callable[[Event], None]) -> None:
         """``callback(event)`` for each committed event, in order, before its writer is answered."""
         self._on_commit = callback
+
+    def problem(self) -> str | None:
+        """Why objects cannot be written now; None while they can, as far as is known."""
+        return self._problem
 
     @property
     def revision(self) -> int:
@@ -179,12 +188,43 @@ class Storage:
 
     async def _commit_forever(self) -> None:
         while True:
-            await self._wake.wait()
+            if not await self._woken():
+                await self._probe()
+                continue
             self._wake.clear()
             # One turn of the loop: requests that arrived together get into one transaction.
             await asyncio.sleep(0)
             while batch := self._take_batch():
                 await self._commit(batch)
+
+    async def _woken(self) -> bool:
+        """False when it is time to see whether the file can be written again."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS if self._problem is not None else None):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _probe(self) -> None:
+        try:
+            await self._rows.probe()
+        except Exception as error:
+            self._fails(error)
+        else:
+            self._works()
+
+    def _fails(self, error: Exception) -> str:
+        reason = str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
+        if self._problem is None:  # once, not at each attempt
+            log.error("objects_not_written", reason=reason)
+        self._problem = reason
+        return reason
+
+    def _works(self) -> None:
+        if self._problem is not None:
+            log.info("objects_written_again")
+        self._problem = None
 
     def _take_batch(self) -> list[tuple[Change, asyncio.Future[StoredObject]]]:
         batch, self._waiting = self._waiting[:_BATCH_CHANGES], self._waiting[_BATCH_CHANGES:]
@@ -213,9 +253,9 @@ class Storage:
             raise
         except Exception as error:
             # Whatever the driver raises, the writers must hear of it and the committer must live on: a full disk heals.
-            log.error("objects_not_written", changes=len(staged.events), error=type(error).__name__)
-            staged.fail(WriteFailed(f"the object store cannot be written: {type(error).__name__}"))
+            staged.fail(WriteFailed(f"nothing was changed: {self._fails(error)}"))
             return
+        self._works()
         self._publish(staged)
 
     def _publish(self, staged: _Staged) -> None:

@@ -10,8 +10,10 @@ is not kept on disk: a watch from before the last start is answered with 410, as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import (
     BigInteger,
@@ -30,7 +32,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.room import lack_of_room
+from cloudhub.store.writer import is_unavailability, probe, reason_of
 
 metadata = MetaData(
     naming_convention={
@@ -116,7 +123,20 @@ class ObjectStore:
         return int(last), rows
 
     async def write(self, *, revision: int, puts: Sequence[ObjectRow], deletes: Sequence[RowKey]) -> None:
-        """One transaction; ``revision`` is the highest that it uses. A key must not be in both lists."""
+        """One transaction; ``revision`` is the highest that it uses. A key must not be in both lists. Raises
+        `StoreUnavailable` while the database cannot be written."""
+        with _unavailability():
+            await self._write(revision, puts, deletes)
+
+    async def probe(self) -> None:
+        """Raises `StoreUnavailable` unless the database can be written; leaves nothing in it."""
+        if (lack := lack_of_room(Path(self._engine.url.database or "").parent)) is not None:
+            raise StoreUnavailable(f"the store cannot be used: {lack}")
+        with _unavailability():
+            async with self._engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
+                await connection.run_sync(probe)
+
+    async def _write(self, revision: int, puts: Sequence[ObjectRow], deletes: Sequence[RowKey]) -> None:
         async with self._engine.begin() as connection:
             advanced = await connection.execute(_ADVANCE, {"b_last": revision})
             if advanced.rowcount != 1:
@@ -142,3 +162,13 @@ class ObjectStore:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+@contextmanager
+def _unavailability() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, OSError) as error:
+        if not is_unavailability(error):
+            raise
+        raise StoreUnavailable(reason_of(error)) from error

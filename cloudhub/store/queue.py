@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable
@@ -29,6 +30,7 @@ from cloudhub.store import transactions as tx
 from cloudhub.store.changes import MAX_REASON
 from cloudhub.store.errors import StoreUnavailable
 from cloudhub.store.records import Commit, Entry, Job, LiveTask, NewJob, Outcome, TaskChange
+from cloudhub.store.room import lack_of_room
 from cloudhub.store.writer import Writer, is_unavailability, reason_of
 from cloudhub.taskmanager.lifecycle import Tally
 from shared.jobs import Action, Event
@@ -43,8 +45,13 @@ class TaskQueue:
         self._engine = engine
         self.on_commit: Callable[[Commit], None] = lambda commit: None
         self._reads: set[asyncio.Task[Any]] = set()
+        folder = Path(engine.url.database or "").parent
         self._writer: Writer[tx.Item, Any, Commit] = Writer(
-            engine=engine, perform=tx.perform, committed=self._committed, observe=observe_commit
+            engine=engine,
+            perform=tx.perform,
+            committed=self._committed,
+            observe=observe_commit,
+            lack_of_room=lambda: lack_of_room(folder),
         )
 
     async def close(self) -> None:

@@ -10,7 +10,8 @@ undo what it submitted; ``committed`` is told of each transaction, in their orde
 
 When the database cannot be written (disk full, read-only, I/O error), all waiters get `StoreUnavailable`, and so does
 everyone who submits after; `problem` says why. The writer then tries by itself, with a transaction that needs space and
-leaves nothing, until it succeeds.
+leaves nothing, until it succeeds. A disk without room counts as one that cannot be written, and is noticed within
+`PROBE_SECONDS` also when nothing is to be written.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ GROUP_SECONDS: Final = 0.002
 MAX_BATCH: Final = 500
 """Weight of one transaction. It bounds how long the others wait for it."""
 PROBE_SECONDS: Final = 1.0
+_UNUSABLE: Final = "the store cannot be used"
 
 _UNAVAILABLE: Final = frozenset(
     {
@@ -78,6 +80,7 @@ class Writer(Generic[Item, Result, Summary]):
         perform: Perform[Item, Result, Summary],
         committed: Callable[[Summary], None],
         observe: Callable[[float], None] = lambda seconds: None,
+        lack_of_room: Callable[[], str | None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         group_seconds: float = GROUP_SECONDS,
     ) -> None:
@@ -85,6 +88,9 @@ class Writer(Generic[Item, Result, Summary]):
         self._perform = perform
         self._committed = committed
         self._observe = observe
+        self._lack_of_room = lack_of_room
+        self._looked = float("-inf")
+        """When `_lack_of_room` was asked last."""
         self._sleep = sleep
         self._group_seconds = group_seconds
         self._queue: deque[_Waiting[Item, Result]] = deque()
@@ -139,6 +145,8 @@ class Writer(Generic[Item, Result, Summary]):
     async def _run(self) -> None:
         try:
             while await self._next():
+                if (lack := self._look_at_room()) is not None:
+                    await self._give_up_until_recovered(StoreUnavailable(f"{_UNUSABLE}: {lack}"))
                 await self._commit(self._take())
         except Exception as error:
             # A defect. Nobody may go on as if there were a store.
@@ -158,10 +166,28 @@ class Writer(Generic[Item, Result, Summary]):
             if self._ending.is_set():
                 return False
             self._arrived.clear()
-            await self._arrived.wait()
+            if not await self._arrival():
+                return True  # to look at the disk
             if not self._ending.is_set():
                 await asyncio.sleep(self._group_seconds)
         return bool(self._queue) or not self._ending.is_set()
+
+    async def _arrival(self) -> bool:
+        """False when nothing came for as long as a full disk may go unnoticed."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._arrived.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _look_at_room(self) -> str | None:
+        """Not before every batch: thousands a second would each ask the kernel."""
+        now = time.monotonic()
+        if now - self._looked < PROBE_SECONDS / 2:
+            return None
+        self._looked = now
+        return self._lack_of_room()
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         batch: list[_Waiting[Item, Result]] = []
@@ -178,8 +204,7 @@ class Writer(Generic[Item, Result, Summary]):
             results, summary = await self._transaction([waiting.item for waiting in batch])
         except StoreUnavailable as error:
             self._queue.extendleft(reversed(batch))
-            self._give_up(error)
-            await self._recover(str(error))
+            await self._give_up_until_recovered(error)
         except Exception as error:
             if len(batch) == 1:
                 _refuse(batch[0], error)
@@ -214,15 +239,22 @@ class Writer(Generic[Item, Result, Summary]):
         self._observe(time.perf_counter() - begun)
         return done
 
+    async def _give_up_until_recovered(self, error: StoreUnavailable) -> None:
+        self._give_up(error)
+        await self._recover(str(error))
+
     async def _recover(self, why: str) -> None:
         self._problem = why
         self._working.clear()
         _log.error("the store cannot be written", reason=why)
         while await self._pause():
+            if (lack := self._lack_of_room()) is not None:
+                self._problem = f"{_UNUSABLE}: {lack}"
+                continue
             try:
                 connection = await self._connect()
                 async with connection.begin():
-                    await connection.run_sync(_probe)
+                    await connection.run_sync(probe)
             except (DBAPIError, OSError) as error:
                 await self._disconnect()
                 self._problem = reason_of(error)
@@ -269,7 +301,7 @@ def _refuse(waiting: _Waiting[Item, Result], error: Exception) -> None:
         waiting.done.set_exception(error)
 
 
-def _probe(connection: Connection) -> None:
+def probe(connection: Connection) -> None:
     """A transaction that must find space for what it writes, and leaves nothing."""
     connection.execute(text("CREATE TABLE probe AS SELECT zeroblob(65536) AS block"))
     connection.execute(text("DROP TABLE probe"))
@@ -288,4 +320,4 @@ def is_unavailability(error: Exception) -> bool:
 def reason_of(error: Exception) -> str:
     """In the driver's words; SQLAlchemy's own text would repeat the statement and its values."""
     cause = getattr(error, "orig", None) or error
-    return f"the store cannot be used: {str(cause)[:200]}"
+    return f"{_UNUSABLE}: {str(cause)[:200]}"

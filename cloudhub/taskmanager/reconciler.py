@@ -76,8 +76,8 @@ class Reconciler:
             return DONE
         stored = await self._store.job_named(name)
         if stored is not None and (wanted is None or wanted.uid != stored.uid):
-            _log.info("job is no more", job=name, uid=stored.uid)
             await self._store.remove(stored.uid)
+            _log.info("job is no more", job=name, uid=stored.uid)
             stored = None
         if wanted is not None and stored is None and wanted.status.get("state") not in _FINAL:
             await self._admit(wanted)

@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 FIRST_RETRY = 2.0
 MAX_RETRY = 30.0
 MAX_RUNTIME_WAIT = 10.0
+NO_RESULT = "internal error of the agent: its pull ended without a result"
 
 
 class CredentialSource(Protocol):
@@ -64,7 +65,7 @@ class Puller:
 
     async def pull(self, live: LiveTask) -> dict[str, str]:
         """By image, the reason why it is not here; empty when it is."""
-        reasons = dict.fromkeys(live.images, "")
+        reasons = dict.fromkeys(live.images, NO_RESULT)  # here is what was found to be here, and nothing else
         waiting = iter(live.images.values())
 
         async def work() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.chaos import hubrounds, troublerounds
+from tests.chaos import edgerounds, hubrounds, troublerounds
 from tests.chaos.rounds import Round
 
 ROUNDS: Final[tuple[type[Round], ...]] = (
@@ -31,6 +31,7 @@ ROUNDS: Final[tuple[type[Round], ...]] = (
     troublerounds.AgentsKilled,
     troublerounds.AgentsAndHubKilled,
     troublerounds.AgentsHubKilled,
+    *edgerounds.EDGE_ROUNDS,
 )
 
 BY_NAME: Final = {kind.name: kind for kind in ROUNDS}

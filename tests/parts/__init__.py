@@ -1,4 +1,5 @@
-"""Real parts that tests run: docker-registry, containerd, skopeo, and a proxy that makes a registry slow or broken.
+"""Real parts that tests run: docker-registry, containerd, skopeo; a proxy that makes a registry slow or broken; network
+namespaces whose wires break, disks that fill up, and clocks that are off.
 
 Each is a process (or, the proxy, a server on the test's own loop) with its files in a folder of its own under the
 system's temporary folder, an address on loopback that was free, and a `stop` that leaves nothing behind. All are

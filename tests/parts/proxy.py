@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,22 +24,33 @@ _DROP_RESPONSE: Final = frozenset({"content-length", "transfer-encoding", "conne
 class RegistryProxy:
     """Stands at `address` in the place of the registry at ``upstream`` (``http://host:port``)."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, *, host: str = "127.0.0.1") -> None:
         self._upstream = upstream
+        self._host = host
         self.bytes_per_second: float | None = None
         """Of one blob's transfer; None is full speed."""
         self.cut_blobs_after: int | None = None
         """The connection breaks after so many bytes of a blob."""
         self.stall_blobs_after: int | None = None
         """Nothing more comes after so many bytes of a blob, until `release`."""
+        self.shorten_blobs_to: int | None = None
+        """A blob's answer has so many bytes, and says in its headers that this is all."""
+        self.corrupt_blobs = False
+        """Some bytes of each blob's answer are others."""
         self.answer_with: int | None = None
         """Every request gets this status, with Docker's error body, and nothing is passed on."""
         self.answer_times: int | None = None
         """`answer_with` holds for so many requests only; None is for ever."""
+        self.retry_after: int | None = None
+        """Seconds, in the header of that name beside `answer_with`."""
+        self.hang = False
+        """Requests get no answer, until `release`."""
         self.requests: list[str] = []
         """Method and path of each request."""
         self.blob_bytes = 0
         """Sent of all blobs."""
+        self.served: Counter[tuple[str, str]] = Counter()
+        """How often each blob, whole and unspoilt, went to each client: by address and digest."""
         self.blob_started = asyncio.Event()
         """Some byte of some blob of more than a chunk went out."""
         self._transfers = 0
@@ -51,7 +63,7 @@ class RegistryProxy:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -67,9 +79,18 @@ class RegistryProxy:
         await self._idle.wait()
 
     def release(self) -> None:
-        """Lets stalled transfers go on, and all that follow."""
+        """Lets stalled transfers and unanswered requests go on, and all that follow."""
         self.stall_blobs_after = None
-        self._released.set()
+        self.hang = False
+        released, self._released = self._released, asyncio.Event()
+        released.set()
+
+    def heal(self) -> None:
+        """From now on it is a good registry, as fast as it can be."""
+        self.bytes_per_second = self.cut_blobs_after = self.shorten_blobs_to = None
+        self.answer_with = self.answer_times = self.retry_after = None
+        self.corrupt_blobs = False
+        self.release()
 
     async def __aenter__(self) -> Self:
         self._client = aiohttp.ClientSession(auto_decompress=False)
@@ -78,7 +99,7 @@ class RegistryProxy:
         # Cancelled when the client goes away: that is how a transfer that nobody wants ends here.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        site = web.TCPSite(self._runner, self._host, self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self
@@ -98,8 +119,14 @@ class RegistryProxy:
             if self.answer_times is not None:
                 self.answer_times -= 1
             body = {"errors": [{"code": "UNKNOWN", "message": "the test wants it so", "detail": None}]}
-            return web.json_response(body, status=self.answer_with)
-        return await self._pass_on(request)
+            headers = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else None
+            return web.json_response(body, status=self.answer_with, headers=headers)
+        if self.hang:
+            await self._released.wait()
+        try:
+            return await self._pass_on(request)
+        except ConnectionResetError:
+            return web.Response()  # to nobody: the client has gone, as it may
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         assert self._client is not None
@@ -110,10 +137,14 @@ class RegistryProxy:
             for name, value in answer.headers.items():
                 if name.lower() not in _DROP_RESPONSE:
                     response.headers.add(name, value)
-            if answer.content_length is not None:
-                response.content_length = answer.content_length
+            is_blob = request.method == "GET" and _BLOB.fullmatch(request.path)
+            length = answer.content_length
+            if length is not None:
+                if is_blob and self.shorten_blobs_to is not None:
+                    length = min(length, self.shorten_blobs_to)
+                response.content_length = length
             await response.prepare(request)
-            if request.method == "GET" and _BLOB.fullmatch(request.path):
+            if is_blob:
                 await self._send_blob(request, response, answer.content)
             elif request.method != "HEAD":
                 await response.write(await answer.read())
@@ -124,16 +155,28 @@ class RegistryProxy:
     ) -> None:
         self._transfers += 1
         self._idle.clear()
-        sent = 0
+        sent, shorten = 0, self.shorten_blobs_to
+        spoilt = self.corrupt_blobs
         try:
-            async for chunk in content.iter_chunked(_CHUNK):
+            async for read in content.iter_chunked(_CHUNK):
+                chunk = read
+                if self.corrupt_blobs:
+                    spoilt = True
+                    middle = len(chunk) // 2
+                    chunk = chunk[:middle] + bytes([chunk[middle] ^ 1]) + chunk[middle + 1 :]
+                if shorten is not None and sent + len(chunk) >= shorten:
+                    await response.write(chunk[: shorten - sent])
+                    return
                 if self.cut_blobs_after is not None and sent + len(chunk) > self.cut_blobs_after:
-                    await response.write(chunk[: self.cut_blobs_after - sent])
+                    await response.write(chunk[: max(self.cut_blobs_after - sent, 0)])
                     if request.transport is not None:
                         request.transport.abort()
                     return
                 if self.stall_blobs_after is not None and sent + len(chunk) > self.stall_blobs_after:
                     await self._released.wait()
+                if sent + len(chunk) == response.content_length and not spoilt:
+                    # Before the client can have it: it may be looked at as soon as that is done.
+                    self.served[str(request.remote), request.path.rpartition("/")[2]] += 1
                 await response.write(chunk)
                 sent += len(chunk)
                 self.blob_bytes += len(chunk)

@@ -101,12 +101,20 @@ class Pull:
         check_config(content, manifest)
 
     async def _fetch_all(self, blobs: list[Descriptor]) -> None:
+        # No TaskGroup: before Python 3.13 one that ends in an error leaves its task counted as cancelled, and whoever
+        # asks that later (`Task.cancelling`) takes a failed download for a task that was stopped.
+        tasks = [asyncio.create_task(self._fetch(blob), name=f"fetch {blob.digest[:19]}") for blob in blobs]
+        if not tasks:
+            return
         try:
-            async with asyncio.TaskGroup() as group:
-                for blob in blobs:
-                    group.create_task(self._fetch(blob), name=f"fetch {blob.digest[:19]}")
-        except BaseExceptionGroup as errors:
-            raise _decisive(errors) from None
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+        if errors:
+            raise _decisive(errors)
 
     async def _fetch(self, blob: Descriptor) -> None:
         # The blob first: who waits for another pull's download of it must not hold a slot meanwhile.
@@ -150,19 +158,11 @@ class Pull:
             self._progress(PullProgress(done_bytes=sum(self._done.values()), total_bytes=self._total))
 
 
-def _decisive(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def _decisive(errors: list[BaseException]) -> BaseException:
     """Of what went wrong at once, the error that a retry would not mend."""
-    leaves = list(_leaves(errors))
-    final = [error for error in leaves if isinstance(error, PullError) and not error.retryable]
-    other = [error for error in leaves if not isinstance(error, PullError)]
-    return (other + final + leaves)[0]
-
-
-def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in errors.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+    final = [error for error in errors if isinstance(error, PullError) and not error.retryable]
+    other = [error for error in errors if not isinstance(error, PullError)]
+    return (other + final + errors)[0]
 
 
 def _offered(index: Index) -> str:

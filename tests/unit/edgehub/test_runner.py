@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -121,6 +122,25 @@ async def test_checks_that_went_well_before_a_restart_are_not_repeated(bench: Be
     live.checked = True
     report = await bench.run(live)
     assert (report.action, report.succ, bench.put) == ("Pull", True, [])
+
+
+async def test_an_image_whose_pull_ended_without_a_result_is_no_success(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pull(*_args: object, **_options: object) -> None:
+        # As a TaskGroup that ends in an error does before Python 3.13: its task counts as cancelled from then on.
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        raise TransientPullError("broken off")
+
+    monkeypatch.setattr(bench.runtime, "pull", pull)
+    report = await bench.run(bench.live("a", retries=1))
+    assert not report.succ
+    (image,) = report.images()
+    assert (image.ok, image.reason) == (False, "internal error of the agent: its pull ended without a result")
 
 
 @pytest.mark.parametrize("error", [PullDenied("no"), ImageNotFound("no"), InvalidImage("no"), NoSpace("no")])

@@ -27,7 +27,11 @@ from edgehub.runtime.base import (
 from edgehub.runtime.oci import BuiltinStore, ImageStore
 from edgehub.runtime.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from edgehub.runtime.oci.platforms import Platform
+from edgehub.tasks.live import LiveTask
+from edgehub.tasks.pulls import Puller
+from edgehub.tasks.secrets import Credentials
 from shared.images import parse_reference
+from tests.unit.edgehub.scripted import task as task_of_hub
 from tests.unit.runtime_oci.conftest import HASTY, PATIENT, MakeStore
 from tests.unit.runtime_oci.images import image, index
 from tests.unit.runtime_oci.registry import BadRegistry, status
@@ -336,6 +340,49 @@ async def test_a_link_that_breaks_again_and_again_is_given_up_when_it_brings_lit
         await store.pull(f"{registry.address}/app", None)
     assert len(registry.paths(one.layers[0])) <= 7
     assert len(leftovers(root)) == 1
+
+
+async def test_a_layer_that_fails_leaves_its_task_as_one_that_nobody_cancelled(
+    registry: BadRegistry, store: BuiltinStore
+) -> None:
+    one = image(BIG, OTHER)
+    registry.add(one)
+    registry.answers[one.layers[0]] = status(503)
+    with pytest.raises(TransientPullError, match="answered 503"):
+        await store.pull(f"{registry.address}/app", None)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+async def test_a_task_whose_layers_fail_is_tried_again_and_is_a_success_only_with_its_image(
+    registry: BadRegistry, store: BuiltinStore, layers: int
+) -> None:
+    one = image(BIG, OTHER)
+    registry.add(one)
+    for digest in one.layers[:layers]:
+        registry.answers[digest] = registry.once(status(503), then=status(500))
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            registry.answers.clear()
+
+    puller = Puller(runtime=store, credentials=Credentials(query_timeout=60), parallel=2, sleep=sleep)
+    name = f"{registry.address}/app"
+
+    def live(retries: int) -> LiveTask:
+        deadline = asyncio.get_running_loop().time() + 60
+        return LiveTask(task=task_of_hub(name, retries=retries), deadline=deadline)
+
+    reasons = await puller.pull(live(1))
+    assert "answered 50" in reasons[name]
+    assert await store.status(name) is None
+    assert await puller.pull(live(3)) == {name: ""}
+    assert await store.status(name) is not None
+    assert len(waits) == 2
 
 
 async def test_a_partial_file_that_is_spoilt_is_thrown_away(

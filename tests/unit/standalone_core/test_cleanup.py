@@ -24,6 +24,9 @@ class MemoryRows:
     async def write(self, *, revision: int, puts: list[ObjectRow], deletes: list[RowKey]) -> None:
         return
 
+    async def probe(self) -> None:
+        return
+
 
 @pytest_asyncio.fixture
 async def storage() -> AsyncIterator[Storage]:

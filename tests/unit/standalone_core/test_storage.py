@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloudhub.standalone import storage as storage_module
 from cloudhub.standalone.history import Event, EventType, ObjectKey, StoredObject
 from cloudhub.standalone.storage import (
     MAX_OBJECT_BYTES,
@@ -25,6 +26,7 @@ from cloudhub.standalone.storage import (
     serialise,
 )
 from cloudhub.store.engine import open_database
+from cloudhub.store.errors import StoreUnavailable
 from cloudhub.store.objects import ObjectRow, ObjectStore, RevisionConflict, RowKey
 
 
@@ -66,9 +68,12 @@ class FailingRows:
     async def write(self, *, revision: int, puts: list[ObjectRow], deletes: list[RowKey]) -> None:
         if self.hold is not None:
             await self.hold.wait()
-        if self.full:
-            raise OSError("no space left on device")
+        await self.probe()
         self.batches.append(len(puts) + len(deletes))
+
+    async def probe(self) -> None:
+        if self.full:
+            raise StoreUnavailable("the store cannot be used: database or disk is full")
 
 
 @asynccontextmanager
@@ -150,11 +155,31 @@ async def test_a_full_disk_fails_the_writers_changes_nothing_and_heals() -> None
             storage.write(create("b")), storage.write(Change(key("a"), first, obj("a", x=1))), return_exceptions=True
         )
         assert all(isinstance(error, WriteFailed) for error in failed)
+        assert "disk is full" in str(failed[0])
+        assert "disk is full" in str(storage.problem())
         assert storage.get(key("b")) is None
         assert storage.get(key("a")) is first
         assert storage.revision == 1
         rows.full = False
         assert (await storage.write(create("b"))).revision > 1
+        assert storage.problem() is None
+
+
+async def test_that_there_is_space_again_is_noticed_without_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "PROBE_SECONDS", 0.01)
+    rows = FailingRows()
+    async with over(rows) as storage:
+        rows.full = True
+        with pytest.raises(WriteFailed):
+            await storage.write(create("a"))
+        await asyncio.sleep(0.05)  # several probes find it full
+        assert storage.problem() is not None
+        rows.full = False
+        async with asyncio.timeout(60):
+            while True:
+                if storage.problem() is None:
+                    break
+                await asyncio.sleep(0.01)
 
 
 async def test_a_check_sees_what_went_before_in_its_transaction() -> None:

@@ -119,6 +119,29 @@ async def test_a_full_disk_is_a_problem_that_heals_by_itself(queue: TaskQueue, m
     assert {uid for uid, _ in await queue.names()} == {"u1", "u2"}
 
 
+async def test_a_disk_without_room_is_noticed_by_who_writes_nothing(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "PROBE_SECONDS", 0.01)
+    lack: list[str | None] = ["the disk is full: /x has 0 KiB free"]
+    monkeypatch.setattr(queue._writer, "_lack_of_room", lambda: lack[0])
+    # Nobody writes: it finds out by itself, and says so to whoever asks.
+    async with asyncio.timeout(60):
+        while True:
+            if queue.problem() is not None:
+                break
+            await asyncio.sleep(0.01)
+    assert queue.problem() == "the store cannot be used: the disk is full: /x has 0 KiB free"
+    with pytest.raises(StoreUnavailable, match="0 KiB free"):
+        await queue.admit(new_job(nodes=1))
+    lack[0] = None
+    async with asyncio.timeout(60):
+        await queue.recovered()
+    assert queue.problem() is None
+    assert await queue.names() == []
+    await queue.admit(new_job(nodes=1))
+
+
 async def test_all_who_wait_hear_of_a_failed_commit(queue: TaskQueue) -> None:
     await queue.admit(new_job(nodes=2))
     await _on_writer(queue, "PRAGMA query_only = ON")
