@@ -46,6 +46,7 @@ class TaskRow:
     reason: str = ""
     images: str | None = None
     changed_at: float = 0.0
+    checked_at: float | None = None
 
 
 def change_task(row: TaskRow, job: Job, change: TaskChange) -> Outcome:
@@ -96,11 +97,12 @@ def _set_times(row: TaskRow, change: TaskChange) -> None:
         case event if event in DISPATCHES:
             row.attempt += 1
             row.deadline = change.deadline
+            row.checked_at = None
         case TaskEvent.POSTPONED if change.deadline is not None:
             # The wait counts from the first turn: a node that comes and goes does not begin it anew each time.
             row.wait_deadline = row.deadline = row.wait_deadline or change.deadline
         case TaskEvent.CHECK_SUCCEEDED:
-            pass
+            row.checked_at = change.at
         case _:
             row.deadline = None
 

@@ -133,6 +133,7 @@ SELECT_TASKS: Final = select(
         node_tasks.c.attempt,
         node_tasks.c.wait_deadline,
         node_tasks.c.deadline,
+        node_tasks.c.checked_at,
     )
 ).select_from(
     _given.join(
@@ -153,6 +154,7 @@ UPDATE_TASKS: Final = (
         reason=_at(_given, 10),
         images=_at(_given, 11),
         changed_at=_at(_given, 12),
+        checked_at=_at(_given, 13),
     )
     .where(
         and_(
@@ -250,6 +252,7 @@ _entry = (
     node_tasks.c.reason,
     node_tasks.c.images,
     node_tasks.c.changed_at,
+    node_tasks.c.checked_at,
 )
 SELECT_ENTRIES: Final = _limited(
     _entry,
