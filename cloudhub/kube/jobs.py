@@ -78,6 +78,8 @@ class JobInformer(Informer[JobObject]):
             return
         log.info("the definition of jobs has changed", version=api.version, before=self._api.version)
         self._api = api
+        # What we wrote so far was what the former definition kept; `lost_status` shall look at it.
+        self._written.clear()
         self.move(api.path)
 
     def lost_status(self, name: str) -> bool:
