@@ -37,13 +37,14 @@ class Cluster:
         self.client = client
         self.sessions = FakeSessions()
         self.writes = 0
+        self.store: TaskQueue
         self._folder = folder
 
     @asynccontextmanager
     async def hub(self, data: str = "queue.db") -> AsyncIterator[JobInformer]:
         """One start of the hub; ``data`` names its store."""
         jobs = JobInformer(client=self.client, api=await find_job_api(self.client), backoff=(0.01, 0.1))
-        store = TaskQueue(engine=await open_database(self._folder / data, "queue"))
+        store = self.store = TaskQueue(engine=await open_database(self._folder / data, "queue"))
         nodes = FakeNodes()
         nodes.add("edge-1")
         manager = TaskManager(
@@ -236,6 +237,12 @@ async def test_an_edit_in_the_first_version_holds_and_the_status_stays_whole(clu
 
         await until(begun)
         await cluster.patch(V1ALPHA1, {"spec": {"imagePrePullTemplate": {"timeoutSeconds": 77}}})
+
+        async def taken_over() -> bool:
+            job = await cluster.store.job_named("a")
+            return job is not None and job.timeout_seconds == 77
+
+        await until(taken_over)
         cluster.sessions.connect("edge-1")
         await until(ended(cluster))
     (asked,) = cluster.sessions.node("edge-1").asked
