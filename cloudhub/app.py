@@ -201,6 +201,10 @@ class _Hub:
             if queue is not None:
                 await self._when_the_api_serves(lambda: ensure_crd(self.client))
                 api = await self._when_the_api_serves(lambda: find_job_api(self.client))
+                if api is None:
+                    log.warning("the API serves no jobs yet; is the CRD installed?")
+                else:
+                    log.info("jobs are read and written", version=api.version, besides=list(api.others))
                 manager = self._open_task_manager(queue, nodes, api)
                 listeners.append(manager)
         if queue is None:
