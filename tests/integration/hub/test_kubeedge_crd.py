@@ -118,7 +118,7 @@ async def cluster_with(folder: Path, edition: str) -> AsyncIterator[Cluster]:
             await client.close()
 
 
-@pytest.fixture(params=["ours", "both", "later"])
+@pytest.fixture(params=["both", "later"])
 async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
     async with cluster_with(tmp_path, request.param) as found:
         yield found

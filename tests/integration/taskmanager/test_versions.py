@@ -150,6 +150,17 @@ async def test_a_status_that_a_write_in_another_version_damaged_is_mended_once(w
     assert len(world.jobs.writes) == writes + 1
 
 
+async def test_a_damaged_status_of_a_job_at_work_is_mended_with_the_same_words(world: World) -> None:
+    world.nodes.add("a")
+    world.sessions.connect("a")
+    world.job(nodes=["a"])
+    await world.until_published(lambda: world.status().get("phase") == "InProgress", within=60)
+    await world.until_idle()
+    whole = world.status()
+    world.jobs.lose("job", "phase", "nodeStatus")
+    await world.until_published(lambda: world.status() == whole, within=60)
+
+
 async def test_whoever_damages_a_status_all_the_time_is_answered_once_an_interval(world: World) -> None:
     await done(world)
     writes = len(world.jobs.writes)
