@@ -25,7 +25,18 @@ from cloudhub.collector import Settling, settle
 from cloudhub.config import CloudCoreConfig, LoadedConfig, parse_config
 from cloudhub.health import Health, HealthServer
 from cloudhub.jointoken import PKI_FOLDER
-from cloudhub.kube import JobInformer, KubeClient, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
+from cloudhub.kube import (
+    JobAPI,
+    JobInformer,
+    KubeClient,
+    LeaseKeeper,
+    NodeInformer,
+    NodeRegistrar,
+    SecretReader,
+    ensure_crd,
+    find_job_api,
+    follow_job_api,
+)
 from cloudhub.listen.acceptor import AcceptLimits
 from cloudhub.listen.descriptors import bounded, raise_limit, warn_if_few
 from cloudhub.loopwatch import watch_loop
@@ -204,7 +215,12 @@ class _Hub:
                     self._root("leases", LeaseKeeper(client=self.client, names=registrar.managed).run())
             if queue is not None:
                 await self._when_the_api_serves(lambda: ensure_crd(self.client))
-                manager = self._open_task_manager(queue, nodes)
+                api = await self._when_the_api_serves(lambda: find_job_api(self.client))
+                if api is None:
+                    log.warning("the API serves no jobs yet; is the CRD installed?")
+                else:
+                    log.info("jobs are read and written", version=api.version, besides=list(api.others))
+                manager = self._open_task_manager(queue, nodes, api)
                 listeners.append(manager)
         if queue is None:
             log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
@@ -247,9 +263,9 @@ class _Hub:
         self.health.add("store", queue.problem)
         return queue
 
-    def _open_task_manager(self, queue: TaskQueue, nodes: NodeInformer) -> TaskManager:
+    def _open_task_manager(self, queue: TaskQueue, nodes: NodeInformer, api: JobAPI | None) -> TaskManager:
         settings = self._config.modules.taskManager
-        jobs = JobInformer(client=self.client)
+        jobs = JobInformer(client=self.client, api=api)
         self.health.add("jobs", lambda: jobs.check(after=self._config.kubeAPIConfig.unavailableAfter))
         manager = TaskManager(
             store=queue,
@@ -265,6 +281,7 @@ class _Hub:
             metrics=self.metrics,
         )
         self._root("jobs", jobs.run())
+        self._root("job-api", follow_job_api(self.client, jobs.speak))
         self._root("taskmanager", manager.run())
         return manager
 

@@ -1,8 +1,9 @@
-"""ImagePrePullJob, API group ``operations.kubeedge.io``, version v1alpha1: its spec and its status.
+"""ImagePrePullJob, API group ``operations.kubeedge.io``, versions v1alpha1 and v1alpha2: its spec and its status.
 
-Names are KubeEdge's (``staging/src/github.com/kubeedge/api/apis/operations/v1alpha1``). A spec is what a user wrote
-and is validated where the job is reconciled, in words that name field and value; the status is written by us alone.
-Times are RFC 3339 text, UTC, whole seconds.
+Names are KubeEdge's (``staging/src/github.com/kubeedge/api/apis/operations``). A spec is what a user wrote and is the
+same in both versions; it is validated where the job is reconciled, in words that name field and value. The status is
+written by us alone, as one object with the keys of both versions side by side: a cluster stores one object for both and
+converts nothing, each version shows the keys that its schema knows. Times are RFC 3339 text, UTC, whole seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 API_GROUP: Final = "operations.kubeedge.io"
 API_VERSION: Final = "v1alpha1"
+"""Of the user's guide: what YAML that we write is in."""
+LATER_VERSION: Final = "v1alpha2"
+"""KubeEdge has it since 1.21, stores it, and kubectl shows it where no version is asked for."""
+API_VERSIONS: Final = (LATER_VERSION, API_VERSION)
+"""Those that we can speak, the preferred one first."""
+FINALIZER: Final = "kubeedge.io/imageprepulljob-controller"
+"""KubeEdge's controller puts it on every job, and waits for it when the job is deleted."""
 KIND: Final = "ImagePrePullJob"
 PLURAL: Final = "imageprepulljobs"
 EDGE_LABEL: Final = "node-role.kubernetes.io/edge"
@@ -57,6 +65,29 @@ class Action(StrEnum):
     FAILURE = "Failure"
 
 
+class JobPhase(StrEnum):
+    """v1alpha2's word for what a job is at."""
+
+    INIT = "Init"
+    IN_PROGRESS = "InProgress"
+    COMPLETED = "Completed"
+    FAILURE = "Failure"
+
+
+ENDED_PHASES: Final = frozenset({JobPhase.COMPLETED.value, JobPhase.FAILURE.value, "Complated"})
+"""The last is how early editions of KubeEdge's v1alpha2 spell it."""
+
+
+class NodePhase(StrEnum):
+    """v1alpha2's word for what a node task is at. Unknown: nothing was heard of it in time."""
+
+    PENDING = "Pending"
+    IN_PROGRESS = "InProgress"
+    SUCCESSFUL = "Successful"
+    FAILURE = "Failure"
+    UNKNOWN = "Unknown"
+
+
 class _Status(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
@@ -83,6 +114,33 @@ class NodeEntry(_Status):
     imageStatus: list[ImageStatus] | None = None
 
 
+class ActionResult(_Status):
+    """v1alpha2: one element of ``actionFlow``. ``status`` is True or False, as text."""
+
+    action: Event
+    status: str
+    reason: str | None = None
+    time: str | None = None
+
+
+class ImageResult(_Status):
+    """v1alpha2: one element of a node's ``imageStatus``."""
+
+    image: str
+    status: str
+    reason: str | None = None
+
+
+class NodeResult(_Status):
+    """v1alpha2: one element of ``status.nodeStatus``."""
+
+    nodeName: str
+    phase: NodePhase
+    reason: str | None = None
+    actionFlow: list[ActionResult] | None = None
+    imageStatus: list[ImageResult] | None = None
+
+
 class Counts(_Status):
     """Node tasks by what they are at; ``total`` is the sum of the others."""
 
@@ -105,7 +163,7 @@ class Condition(_Status):
 
 
 class JobStatus(_Status):
-    """``status``: KubeEdge's six keys, then ours. `dump` leaves out what is not set."""
+    """``status``: v1alpha1's six keys, v1alpha2's besides, then ours. `dump` leaves out what is not set."""
 
     state: State | None = None
     event: Event | None = None
@@ -113,6 +171,9 @@ class JobStatus(_Status):
     reason: str | None = None
     time: str | None = None
     status: list[NodeEntry] = Field(default_factory=list)
+
+    phase: JobPhase | None = None
+    nodeStatus: list[NodeResult] | None = None
 
     counts: Counts | None = None
     startTime: str | None = None

@@ -6,6 +6,7 @@ What leaves this package are the objects and errors of `cloudhub.taskmanager.por
 from cloudhub.kube.client import KubeClient
 from cloudhub.kube.crd import crd_yaml, ensure_crd
 from cloudhub.kube.informer import Informer
+from cloudhub.kube.jobapi import JobAPI, find_job_api, follow_job_api
 from cloudhub.kube.jobs import JobInformer
 from cloudhub.kube.leases import LeaseKeeper
 from cloudhub.kube.nodes import NodeInformer
@@ -14,6 +15,7 @@ from cloudhub.kube.secrets import SecretReader
 
 __all__ = [
     "Informer",
+    "JobAPI",
     "JobInformer",
     "KubeClient",
     "LeaseKeeper",
@@ -22,4 +24,6 @@ __all__ = [
     "SecretReader",
     "crd_yaml",
     "ensure_crd",
+    "find_job_api",
+    "follow_job_api",
 ]

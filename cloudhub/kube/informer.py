@@ -75,6 +75,7 @@ class Informer(Generic[T]):
         self._objects: dict[str, T] = {}
         self._callbacks: list[Callable[[str], None]] = []
         self._synced = asyncio.Event()
+        self._moved = asyncio.Event()
         self._version = ""
         """resourceVersion to watch from; empty: list first."""
         self._doubtful = False
@@ -96,6 +97,11 @@ class Informer(Generic[T]):
     def on_change(self, callback: Callable[[str], None]) -> None:
         self._callbacks.append(callback)
 
+    def move(self, path: str) -> None:
+        """The same objects from now on at another path (another version of the API): all are listed again there."""
+        self._path = path
+        self._moved.set()
+
     async def synced(self) -> None:
         await self._synced.wait()
 
@@ -111,6 +117,22 @@ class Informer(Generic[T]):
 
     async def run(self) -> None:
         """Until cancelled."""
+        while True:
+            # Before the path is read: one that changes from here on is seen.
+            self._moved.clear()
+            following = asyncio.ensure_future(self._follow())
+            moving = asyncio.ensure_future(self._moved.wait())
+            try:
+                await asyncio.wait((following, moving), return_when=asyncio.FIRST_COMPLETED)
+                if following.done():
+                    await following
+            finally:
+                for part in (following, moving):
+                    part.cancel()
+                await asyncio.gather(following, moving, return_exceptions=True)
+            self._version = ""
+
+    async def _follow(self) -> None:
         while True:
             try:
                 if not self._version:

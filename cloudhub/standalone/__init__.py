@@ -39,8 +39,8 @@ Objects
   budget, and a type error that a cluster finds when the definition is made may show when the rule is first asked.
 - Server-side apply of a field that the schema does not have is 400, where a cluster says 500. Managers of several
   versions of a kind are compared as if they were of one.
-- A default or a pruned field that a changed definition brings shows in stored objects when they are next written, and
-  at once in versions other than the stored one. A cluster applies both at each read.
+- An object does not keep the version that it was stored as: one that is older than its definition is read by the schema
+  of the version that is stored now.
 - A PUT or POST of an object larger than 1.5 MiB is 413; a cluster says 500 out of etcd's error. Requests end at 3
   MiB, as in a cluster.
 - A create with a resourceVersion is 400, where a cluster says 500.

@@ -60,6 +60,8 @@ class Resource:
     deprecation: str = ""
     stored_schema: ResourceSchema | None = None
     """Of the stored version, where that is another one."""
+    since: int = 0
+    """The revision of the definition. Older objects were written by other schemas, perhaps as another version."""
 
     @property
     def api_version(self) -> str:
@@ -73,10 +75,12 @@ class Resource:
     def head(self) -> bytes:
         return f'{{"apiVersion":{json.dumps(self.api_version)},"kind":{json.dumps(self.kind)},'.encode()
 
-    @property
-    def as_stored(self) -> bool:
+    def as_stored(self, stored: StoredObject) -> bool:
         """Stored bytes can be sent as they are."""
-        return self.stored_version and self.convert_out is None
+        return self.stored_version and self.convert_out is None and not self._is_older(stored)
+
+    def _is_older(self, stored: StoredObject) -> bool:
+        return self.custom and stored.revision <= self.since
 
     @property
     def created_by_put(self) -> bool:
@@ -98,13 +102,16 @@ class Resource:
         obj = stored.parse()
         if self.convert_out is not None:
             obj = self.convert_out(obj)
-        if not self.stored_version:
+        if self.stored_schema is not None and self._is_older(stored):
+            self.stored_schema.prune(obj)
+            self.stored_schema.default(obj)
+        if not self.stored_version or self._is_older(stored):
             self.schema.prune(obj)
             self.schema.default(obj)
         return {"apiVersion": self.api_version, "kind": self.kind, **obj}
 
     def render(self, stored: StoredObject) -> bytes:
-        if self.as_stored:
+        if self.as_stored(stored):
             return stored.render(self.head)
         return dump(self.load(stored))
 
@@ -151,8 +158,8 @@ def builtin_resources() -> list[Resource]:
     return resources
 
 
-def resources_of_crd(crd: Mapping[str, Any]) -> list[Resource]:
-    """One for each served version."""
+def resources_of_crd(crd: Mapping[str, Any], since: int = 0) -> list[Resource]:
+    """One for each served version. ``since``: the revision that the definition was committed at."""
     spec, names = crd["spec"], crd["spec"]["names"]
     schemas = schemas_of_crd(crd)
     stored = next(version["name"] for version in spec["versions"] if version["storage"])
@@ -184,6 +191,7 @@ def resources_of_crd(crd: Mapping[str, Any]) -> list[Resource]:
                 ),
                 deprecation=_deprecation(spec["group"], version, names["kind"]),
                 stored_schema=None if label == stored else schemas.get(stored),
+                since=since,
             )
         )
     return resources
@@ -259,7 +267,8 @@ class Catalog:
         known = self._custom.get(stored.key.name)
         if known is not None and (known.uid, known.generation) == (stored.uid, generation):
             return
-        self._custom[stored.key.name] = _Installed(stored.uid, generation, crd, tuple(resources_of_crd(crd)))
+        resources = tuple(resources_of_crd(crd, stored.revision))
+        self._custom[stored.key.name] = _Installed(stored.uid, generation, crd, resources)
         self._index()
 
     def _index(self) -> None:

@@ -47,6 +47,7 @@ class TaskRow:
     reason: str = ""
     images: str | None = None
     changed_at: float = 0.0
+    checked_at: float | None = None
 
 
 def change_task(row: TaskRow, job: Job, change: TaskChange) -> Outcome:
@@ -115,10 +116,13 @@ def _set_times(row: TaskRow, change: TaskChange) -> None:
         case event if event in DISPATCHES:
             row.attempt += 1
             row.deadline = change.deadline
+            row.checked_at = None
         case TaskEvent.POSTPONED if change.deadline is not None:
             # The wait counts from the first turn: a node that comes and goes does not begin it anew each time.
             row.wait_deadline = row.deadline = row.wait_deadline or change.deadline
-        case TaskEvent.CHECK_SUCCEEDED | TaskEvent.PART_PULLED:
+        case TaskEvent.CHECK_SUCCEEDED:
+            row.checked_at = change.at
+        case TaskEvent.PART_PULLED:
             pass
         case _:
             row.deadline = None

@@ -144,6 +144,8 @@ class Entry:
     reason: str
     images: Sequence[ImageOutcome]
     changed_at: float
+    checked_at: float | None = None
+    """When the node reported that its checks had succeeded, if it did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ SELECT_TASKS: Final = select(
         node_tasks.c.deadline,
         # NULL of nearly all that are in flight.
         node_tasks.c.images,
+        node_tasks.c.checked_at,
     )
 ).select_from(
     _given.join(
@@ -155,6 +156,7 @@ UPDATE_TASKS: Final = (
         reason=_at(_given, 10),
         images=_at(_given, 11),
         changed_at=_at(_given, 12),
+        checked_at=_at(_given, 13),
     )
     .where(
         and_(
@@ -253,6 +255,7 @@ _entry = (
     node_tasks.c.reason,
     node_tasks.c.images,
     node_tasks.c.changed_at,
+    node_tasks.c.checked_at,
 )
 SELECT_ENTRIES: Final = _limited(
     _entry,

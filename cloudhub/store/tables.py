@@ -113,6 +113,8 @@ node_tasks = Table(
     # When this task is late in its present state.
     Column("deadline", Double),
     Column("changed_at", Double, nullable=False),
+    # When the checks of this attempt succeeded; the pull's report overwrites all else that was said of them.
+    Column("checked_at", Double),
     UniqueConstraint("job_uid", "position"),
     CheckConstraint(f"state IN ({TASK_STATES})", name="state"),
     CheckConstraint(f"event IN ({EVENTS})", name="event"),

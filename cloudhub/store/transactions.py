@@ -243,8 +243,8 @@ def entries(connection: Connection, job: Job, most: int) -> list[Entry]:
 
 def _entries(rows: Iterable[list[Any]]) -> list[Entry]:
     return [
-        Entry(node, _TASK_STATES[state], event, action, reason, _images(images), changed_at)
-        for node, state, event, action, reason, images, changed_at in rows
+        Entry(node, _TASK_STATES[state], event, action, reason, _images(images), changed_at, checked_at)
+        for node, state, event, action, reason, images, changed_at, checked_at in rows
     ]
 
 
@@ -281,8 +281,10 @@ def _apply(connection: Connection, commit: Commit, changes: Sequence[TaskChange]
 def _read_tasks(connection: Connection, changes: Sequence[TaskChange]) -> dict[tuple[str, str], TaskRow]:
     keys = list({(change.job_uid, change.node): None for change in changes})
     return {
-        (uid, node): TaskRow(uid, node, _TASK_STATES[state], attempt, wait_deadline, deadline, images=images)
-        for uid, node, state, attempt, wait_deadline, deadline, images in load(
+        (uid, node): TaskRow(
+            uid, node, _TASK_STATES[state], attempt, wait_deadline, deadline, images=images, checked_at=checked_at
+        )
+        for uid, node, state, attempt, wait_deadline, deadline, images, checked_at in load(
             connection, sql.SELECT_TASKS, rows=json.dumps(keys)
         )
     }
@@ -304,6 +306,7 @@ def _write_tasks(connection: Connection, changed: Sequence[tuple[TaskState, int,
             row.reason,
             row.images,
             row.changed_at,
+            row.checked_at,
         ]
         for state, attempt, row in changed
     ]

@@ -119,7 +119,7 @@ class TaskManager:
         self._stopping = asyncio.Event()
         self._counts: tuple[Mapping[str, int], Tally] = ({}, Tally())
         store.on_commit = self._committed
-        jobs.on_change(self._reconciling.add)
+        jobs.on_change(self._job_changed)
         metrics.count_jobs(lambda: self._counts[0])
         metrics.count_node_tasks(lambda: _by_api_state(self._counts[1]))
         metrics.before_scrape(self._count)
@@ -226,6 +226,10 @@ class TaskManager:
             await self._publisher.look_again()
             if self._listed:
                 await self._reconcile_all()
+
+    def _job_changed(self, name: str) -> None:
+        self._reconciling.add(name)
+        self._publisher.seen(name)
 
     def _committed(self, commit: Commit) -> None:
         for job in commit.jobs.values():

@@ -7,7 +7,7 @@ next: `Unavailable` is tried again, `Gone` ends it, `NotFound` and `Forbidden` a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -50,7 +50,9 @@ class JobObject:
     status: Mapping[str, Any]
     created: str = ""
     deleting: bool = False
-    """It has a deletionTimestamp: finalizers of others hold it."""
+    """It has a deletionTimestamp: finalizers hold it."""
+    held: bool = False
+    """One of them is that of KubeEdge's controller, whose place we take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,12 @@ class SecretObject:
 
 
 class Jobs(Protocol):
-    """The informer's view of jobs, by name, and the one write that we make."""
+    """The informer's view of jobs, by name, and the writes that we make."""
+
+    @property
+    def status_keys(self) -> Set[str] | None:
+        """The top-level keys of a status that the API keeps; None when that is not known. Others need not be made."""
+        ...
 
     def get(self, name: str) -> JobObject | None: ...
     def list(self) -> Iterable[JobObject]: ...
@@ -81,9 +88,19 @@ class Jobs(Protocol):
         """Returns once the first list is in."""
         ...
 
+    def lost_status(self, name: str) -> bool:
+        """Whether someone has written the job since our last write of its status, in a version of the API that does
+        not know all of it, so that what it does not know is gone."""
+        ...
+
     async def patch_status(self, *, name: str, uid: str, status: Mapping[str, Any]) -> None:
         """Merge-patch the status subresource; a key with None is removed. Raises `Gone` when the job of this uid is
         no more (404, or 409 on the uid precondition), `Unavailable`, `Forbidden`, `Rejected`."""
+        ...
+
+    async def release(self, *, name: str, uid: str) -> None:
+        """Take KubeEdge's finalizer off the job of this uid, and no other. Raises `Unavailable`, `Forbidden`,
+        `Rejected`."""
         ...
 
 

@@ -6,7 +6,8 @@ interval, with whatever is true by then; and not at all when it would say the sa
 
 Guarantees: what is written was committed before; the last write of a job says how it ended, however long the API was
 away meanwhile, and over restarts (``jobs.published`` falls behind ``jobs.version`` until it is written). Whoever
-changes a status by hand keeps that until the job's next change.
+changes a status by hand keeps that until the job's next change; only where a write in another version of the API took
+keys out of it (`Jobs.lost_status`) it is written once more.
 """
 
 from __future__ import annotations
@@ -61,6 +62,13 @@ class Publisher:
             # By way of the controller, after a write that is under way.
             self._controller.add(removed.uid)
 
+    def seen(self, name: str) -> None:
+        """Call it when the job of this name has changed in the API."""
+        found = self._jobs.get(name)
+        if found is not None and self._jobs.lost_status(name):
+            # Not at once: whoever writes again and again in that version is not answered write for write.
+            self._controller.add(found.uid, after=self._interval)
+
     async def run(self) -> None:
         await self.look_again()
         await self._controller.run()
@@ -97,13 +105,14 @@ class Publisher:
         wait = self._wait(job)
         if wait > 0:
             return Again(wait)
-        if self._is_written(job):
+        lost = job.published > 0 and self._jobs.lost_status(job.name)
+        if self._is_written(job) and not lost:
             return DONE
-        status = project(job, entries)
+        status = project(job, entries, self._jobs.status_keys)
         text = json.dumps(status, separators=(",", ":"), sort_keys=True)
         digest = hashlib.sha256(text.encode()).digest()
         written = self._written.get(uid)
-        if written is None or written.digest != digest:
+        if written is None or written.digest != digest or lost:
             problem = await self._write(job, status)
             if problem is not None:
                 if isinstance(problem, Retry):

@@ -7,7 +7,8 @@ another job, and what the first one left goes.
 
 Guarantees: doing it twice changes nothing; no node is touched for a job whose spec is wrong, which is stored as
 failed with the reason instead; a job that already ended by its status, and of which the store knows nothing (another
-hub's, or an earlier data folder's), is left alone. Credentials go from the Secret into memory (`LiveJob`) and nowhere
+hub's, a CloudCore's, or an earlier data folder's), is left alone; a deleted job that KubeEdge's finalizer holds goes as
+soon as its rows are gone. Credentials go from the Secret into memory (`LiveJob`) and nowhere
 else.
 """
 
@@ -21,20 +22,32 @@ from cloudhub.store.errors import StoreUnavailable
 from cloudhub.store.queue import TaskQueue
 from cloudhub.store.records import Job, NewJob, NewTask
 from cloudhub.taskmanager.clock import Clock
-from cloudhub.taskmanager.controller import DONE, Result, Retry
+from cloudhub.taskmanager.controller import DONE, Again, Result, Retry
 from cloudhub.taskmanager.live import LiveJob, LiveJobs, credentials_of
 from cloudhub.taskmanager.parts import Credentials
-from cloudhub.taskmanager.ports import Forbidden, JobObject, Jobs, KubeError, Nodes, NotFound, Secrets, Sessions
+from cloudhub.taskmanager.ports import (
+    Forbidden,
+    JobObject,
+    Jobs,
+    KubeError,
+    Nodes,
+    NotFound,
+    Rejected,
+    Secrets,
+    Sessions,
+)
 from cloudhub.taskmanager.scheduler import Scheduler
 from cloudhub.taskmanager.selection import select
 from cloudhub.taskmanager.spec import InvalidSpec, JobSpec, SecretName, parse_spec
 from cloudhub.taskmanager.stocksecret import SecretVersion
 from shared.credentials import DockerConfig, InvalidDockerConfig, credentials_from_secret
-from shared.jobs import State
+from shared.jobs import ENDED_PHASES, FINALIZER, State
 
 _log = structlog.get_logger(__name__)
 
 _FINAL: Final = {state.value for state in State if state.finished}
+_REFUSED_SECONDS: Final = 60.0
+"""Until what the API refused is tried again: roles are mended while we run."""
 
 
 class Reconciler:
@@ -64,25 +77,36 @@ class Reconciler:
         # Finalizers of others may hold a deleted job for long; for us it is no more.
         wanted = found if found is not None and not found.deleting else None
         try:
-            return await self._reconcile(name, wanted)
+            await self._reconcile(name, wanted)
+            if found is not None and found.deleting and found.held:
+                return await self._release(found)
+            return DONE
         except StoreUnavailable as error:
             return Retry(str(error))
         except KubeError as error:
             # What the user has to mend was dealt with where it came up.
             return Retry(str(error))
 
-    async def _reconcile(self, name: str, wanted: JobObject | None) -> Result:
+    async def _reconcile(self, name: str, wanted: JobObject | None) -> None:
         if wanted is not None and self._is_settled(wanted):
-            return DONE
+            return
         stored = await self._store.job_named(name)
         if stored is not None and (wanted is None or wanted.uid != stored.uid):
             await self._store.remove(stored.uid)
             _log.info("job is no more", job=name, uid=stored.uid)
             stored = None
-        if wanted is not None and stored is None and wanted.status.get("state") not in _FINAL:
+        if wanted is not None and stored is None and not _has_ended(wanted):
             await self._admit(wanted)
         elif wanted is not None and stored is not None:
             await self._follow(wanted, stored)
+
+    async def _release(self, found: JobObject) -> Result:
+        try:
+            await self._jobs.release(name=found.name, uid=found.uid)
+        except (Forbidden, Rejected) as error:
+            _log.error("a deleted job stays: its finalizer cannot be removed", job=found.name, reason=str(error))
+            return Again(_REFUSED_SECONDS)
+        _log.info("a deleted job was let go", job=found.name, uid=found.uid, finalizer=FINALIZER)
         return DONE
 
     def _is_settled(self, wanted: JobObject) -> bool:
@@ -185,6 +209,11 @@ class Reconciler:
         )
         if timeout_seconds > stored.timeout_seconds:
             self._scheduler.prolonged(stored.uid)
+
+
+def _has_ended(job: JobObject) -> bool:
+    """By its status, whoever wrote it. A CloudCore of before 1.21 writes the one, one of after the other."""
+    return job.status.get("state") in _FINAL or job.status.get("phase") in ENDED_PHASES
 
 
 def _wrong_secret(name: SecretName, problem: str) -> InvalidSpec:

@@ -14,12 +14,15 @@ import psutil
 from pydantic_core import from_json
 
 from cloudhub.kube.client import KubeClient
-from cloudhub.kube.jobs import JOBS_PATH
+from cloudhub.kube.jobapi import path_of
 from cloudhub.taskmanager.ports import Unavailable
+from shared.jobs import API_GROUP, LATER_VERSION
 from tests.bench.identities import create_ca
 from tests.e2e.processes import ClusterCloud, eventually
 
 IMAGE: Final = "registry.example/team/app:v1"
+JOBS: Final = path_of(LATER_VERSION)
+"""The stored version, in which an object is as large as it is."""
 NODE_LIMIT: Final = 30_000
 FINAL: Final = ("Successful", "Failed")
 
@@ -111,13 +114,13 @@ class Hub:
         """All nodes at once."""
         template = {"images": [IMAGE], "nodeNames": nodes, "concurrency": len(nodes), "timeoutSeconds": 600}
         body = {
-            "apiVersion": "operations.kubeedge.io/v1alpha1",
+            "apiVersion": f"{API_GROUP}/{LATER_VERSION}",
             "kind": "ImagePrePullJob",
             "metadata": {"name": name},
             "spec": {"imagePrePullTemplate": template},
         }
         self.jobs[name] = Seen(created=time.monotonic())
-        await self._api.request("POST", JOBS_PATH, body=body, timeout=120)
+        await self._api.request("POST", JOBS, body=body, timeout=120)
 
     async def until_ended(self, *names: str, within: float = 600) -> None:
         await self._until(lambda: all(self.jobs[name].ended for name in names), within, f"jobs end: {names[:3]}")
@@ -145,7 +148,7 @@ class Hub:
         while True:
             query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
             with contextlib.suppress(Unavailable):
-                async with self._api.stream(JOBS_PATH, query=query, silence=600) as lines:
+                async with self._api.stream(JOBS, query=query, silence=600) as lines:
                     async for line in lines:
                         version = self._note(line, version)
 

@@ -45,6 +45,7 @@ class API:
         self.sizes: list[int] = []
         self.ended: dict[str, float] = {}
         self.all_ended = asyncio.Event()
+        self.status_keys: frozenset[str] | None = None
 
     def get(self, name: str) -> JobObject | None:
         return self.objects.get(name)
@@ -56,6 +57,12 @@ class API:
         self.callback = callback
 
     async def synced(self) -> None:
+        return None
+
+    def lost_status(self, name: str) -> bool:
+        return False
+
+    async def release(self, *, name: str, uid: str) -> None:
         return None
 
     async def patch_status(self, *, name: str, uid: str, status: Mapping[str, Any]) -> None:

@@ -67,10 +67,10 @@ class EdgeNode(Node):
         run: list[str | Path] = [BIN / "edgehub", "run", "--config", self.config]
         self.program = Program(name, namespace.command(self.clock.command(run)), cloud.folder / f"{name}.log")
 
-    async def join(self) -> None:
+    async def join(self, token: str = "") -> None:
         join: list[str | Path] = [
             BIN / "edgehub", "join", "--server", f"https://{self._hub}:{self.cloud.https_port}",
-            "--token", self.token, "--node-name", self.name,
+            "--token", token or self.token, "--node-name", self.name,
             "--websocket-server", f"{self._hub}:{self.cloud.websocket_port}", "--config", self.config,
             "--data-dir", self.folder / "data", "--runtime-endpoint", self.runtime,
         ]  # fmt: skip

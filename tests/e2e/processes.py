@@ -200,16 +200,17 @@ class Cloud:
 
 
 class ClusterCloud(Cloud):
-    """`cloudhub run` against an API server in a process of its own. ``settings`` is laid over cloudcore.yaml."""
+    """`cloudhub run` against an API server in a process of its own. ``settings`` is laid over cloudcore.yaml;
+    ``definition`` of jobs: ours, or an edition of KubeEdge's."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], definition: str = "ours") -> None:
         super().__init__(folder)
         self.data_dir.mkdir()
         self.config = folder / "cloudcore.yaml"
         self.token_options = ["--config", self.config]
         self.api = Program(
             "apiserver",
-            [sys.executable, "-m", "tests.e2e.apiserver", self.data_dir, str(free_port())],
+            [sys.executable, "-m", "tests.e2e.apiserver", self.data_dir, str(free_port()), definition],
             folder / "apiserver.log",
         )
         self.program = Program("cloudhub", [BIN / "cloudhub", "run", "--config", self.config], folder / "cloudhub.log")

@@ -18,7 +18,7 @@ from shared.jobs import Counts, JobStatus, State
 from shared.wire import NodeInfo
 from tests.unit.kube.apiserver import eventually, in_background
 
-FAST = {"backoff": (0.01, 0.1)}
+FAST: dict[str, Any] = {"backoff": (0.01, 0.1)}
 
 
 async def create_job(client: KubeClient, name: str) -> dict[str, Any]:

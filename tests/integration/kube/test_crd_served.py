@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from cloudhub.kube import KubeClient, ensure_crd
 from cloudhub.kube.client import MERGE_PATCH
+from cloudhub.kube.crd import EDITION_ANNOTATION, load_crd
+from cloudhub.kube.jobapi import CRD_PATH, path_of
 from cloudhub.kube.jobs import JOBS_PATH
-from cloudhub.taskmanager.ports import Rejected
+from cloudhub.taskmanager.ports import NotFound, Rejected
 
 
 async def create(client: KubeClient, name: str = "a", **template: Any) -> dict[str, Any]:
@@ -31,8 +34,41 @@ async def edit(client: KubeClient, name: str = "a", **template: Any) -> dict[str
     return await client.request("PATCH", f"{JOBS_PATH}/{name}", body=body, content_type=MERGE_PATCH)
 
 
+async def _gone(client: KubeClient, path: str) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await client.request("GET", path)
+            except NotFound:
+                return
+
+
 async def test_it_is_installed_once(client: KubeClient) -> None:
     assert await ensure_crd(client) == "kept"
+
+
+async def test_the_first_edition_is_brought_up_to_date_under_jobs_that_are_there(client: KubeClient) -> None:
+    first = load_crd()
+    first["metadata"]["annotations"][EDITION_ANNOTATION] = "1"
+    del first["spec"]["versions"][1]
+    first["spec"]["versions"][0]["storage"] = True
+    await client.request("DELETE", CRD_PATH)
+    await _gone(client, CRD_PATH)
+    await client.request("POST", CRD_PATH.rpartition("/")[0], body=first)
+    await create(client, images=["a"], nodeNames=["n"])
+    status = {"state": "Successful", "counts": {"total": 1}}
+    await client.request("PATCH", f"{JOBS_PATH}/a/status", body={"status": status}, content_type=MERGE_PATCH)
+
+    assert await ensure_crd(client) == "updated"
+
+    assert (await client.request("GET", CRD_PATH))["status"]["storedVersions"] == ["v1alpha1", "v1alpha2"]
+    for path in (JOBS_PATH, path_of("v1alpha2")):
+        found = await client.request("GET", f"{path}/a")
+        assert found["status"] == status
+        assert found["spec"]["imagePrePullTemplate"]["nodeNames"] == ["n"]
+    body = {"spec": {"imagePrePullTemplate": {"images": ["b"]}}}
+    with pytest.raises(Rejected, match="images cannot be changed"):
+        await client.request("PATCH", f"{path_of('v1alpha2')}/a", body=body, content_type=MERGE_PATCH)
 
 
 async def test_the_defaults_are_filled_in(client: KubeClient) -> None:

@@ -60,7 +60,7 @@ async def test_get_prints_the_columns_of_the_definition(kubectl: Kubectl) -> Non
     assert rows[0] == ["NAME", "STATE", "TOTAL", "SUCCEEDED", "FAILED", "RUNNING", "AGE"]
     assert rows[1][:6] == ["imageprepull-example", "Successful", "1", "1", "0", "0"]
     assert rows[1][6].endswith("s")
-    assert wide[0] == ["NAME", "STATE", "TOTAL", "SUCCEEDED", "FAILED", "RUNNING", "PENDING", "REASON", "AGE"]
+    assert wide[0] == ["NAME", "STATE", "TOTAL", "SUCCEEDED", "FAILED", "RUNNING", "PENDING", "PHASE", "REASON", "AGE"]
 
 
 async def test_get_gives_the_object_as_yaml_json_and_by_path(kubectl: Kubectl) -> None:
@@ -215,7 +215,7 @@ async def test_discovery_lists_resources_and_versions(kubectl: Kubectl) -> None:
     resources = table(await kubectl.ok("api-resources", "--no-headers"))
     versions = (await kubectl.ok("api-versions")).split()
 
-    assert ["imageprepulljobs", "operations.kubeedge.io/v1alpha1", "false", "ImagePrePullJob"] in resources
+    assert ["imageprepulljobs", "operations.kubeedge.io/v1alpha2", "false", "ImagePrePullJob"] in resources
     assert ["nodes", "no", "v1", "false", "Node"] in resources
     assert ["leases", "coordination.k8s.io/v1", "true", "Lease"] in resources
     assert set(versions) >= {
@@ -223,6 +223,7 @@ async def test_discovery_lists_resources_and_versions(kubectl: Kubectl) -> None:
         "apiextensions.k8s.io/v1",
         "coordination.k8s.io/v1",
         "operations.kubeedge.io/v1alpha1",
+        "operations.kubeedge.io/v1alpha2",
     }
 
 

@@ -59,7 +59,7 @@ async def test_patch_takes_merge_and_json_patches_of_a_job(kubectl: Kubectl) -> 
     await kubectl.fails("patch", "imageprepulljob", JOB_NAME, "--type=json", "-p", failing)
     err = await kubectl.fails("patch", "imageprepulljob", JOB_NAME, "--type=strategic", "-p", "{}")
 
-    assert "application/strategic-merge-patch+json is not supported by operations.kubeedge.io/v1alpha1" in err
+    assert "application/strategic-merge-patch+json is not supported by operations.kubeedge.io/v1alpha2" in err
     template = (await kubectl.get("imageprepulljob", JOB_NAME))["spec"]["imagePrePullTemplate"]
     assert (template["retryTimes"], template["concurrency"], "imageSecrets" in template) == (2, 5, False)
 

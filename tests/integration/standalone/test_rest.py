@@ -442,7 +442,7 @@ async def test_a_definition_is_served_at_once_and_takes_its_objects_along(jobs: 
     crd = (await jobs.get(f"{CRDS}/imageprepulljobs.operations.kubeedge.io")).body
     conditions = {item["type"]: item["status"] for item in crd["status"]["conditions"]}
     assert conditions == {"NamesAccepted": "True", "Established": "True"}
-    assert crd["status"]["storedVersions"] == ["v1alpha1"]
+    assert crd["status"]["storedVersions"] == ["v1alpha2"]
     await jobs.post(JOBS, job())
     await jobs.delete(f"{CRDS}/imageprepulljobs.operations.kubeedge.io")
 

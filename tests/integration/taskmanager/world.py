@@ -73,6 +73,11 @@ class FakeJobs:
         self.writes: list[tuple[str, dict[str, Any]]] = []
         self.listed = asyncio.Event()
         self.listed.set()
+        self.status_keys: frozenset[str] | None = None
+        """What this API keeps of a status."""
+        self.lost: set[str] = set()
+        """Jobs whose status someone damaged by writing them in another version."""
+        self.released: list[str] = []
         self._uids = itertools.count(1)
 
     def get(self, name: str) -> JobObject | None:
@@ -94,9 +99,30 @@ class FakeJobs:
         found = self.objects.get(name)
         if found is None or found.uid != uid:
             raise Gone(f"job {name}")
+        self.lost.discard(name)
         self.writes.append((name, json.loads(json.dumps(status))))
         merged = {key: value for key, value in {**found.status, **status}.items() if value is not None}
         self.objects[name] = replace(found, status=json.loads(json.dumps(merged)))
+        self._tell(name)
+
+    def lost_status(self, name: str) -> bool:
+        return name in self.lost
+
+    async def release(self, *, name: str, uid: str) -> None:
+        await asyncio.sleep(0)
+        if self.problem is not None:
+            raise self.problem
+        found = self.objects.get(name)
+        if found is not None and found.uid == uid:
+            self.released.append(name)
+            self.delete(name)
+
+    def lose(self, name: str, *keys: str) -> None:
+        """Someone writes the job in a version that does not know these keys of its status."""
+        found = self.objects[name]
+        left = {key: value for key, value in found.status.items() if key not in keys}
+        self.objects[name] = replace(found, status=left)
+        self.lost.add(name)
         self._tell(name)
 
     def apply(self, name: str, template: Mapping[str, Any]) -> JobObject:
@@ -118,8 +144,8 @@ class FakeJobs:
         del self.objects[name]
         self._tell(name)
 
-    def mark_deleting(self, name: str) -> None:
-        self.objects[name] = replace(self.objects[name], deleting=True)
+    def mark_deleting(self, name: str, *, held: bool = False) -> None:
+        self.objects[name] = replace(self.objects[name], deleting=True, held=held)
         self._tell(name)
 
     def _tell(self, name: str) -> None:

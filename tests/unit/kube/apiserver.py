@@ -28,6 +28,8 @@ class ScriptedAPI:
     def __init__(self) -> None:
         self.version = 100
         self.objects: dict[str, dict[str, dict[str, Any]]] = {}
+        self.documents: dict[str, dict[str, Any]] = {}
+        """What is no resource: discovery."""
         self.history: list[tuple[int, str, str, dict[str, Any]]] = []
         self.oldest = 0
         """Watches from before this version get 410."""
@@ -121,6 +123,8 @@ class ScriptedAPI:
 
     async def _get(self, request: web.Request) -> web.Response:
         path = request.path
+        if path in self.documents:
+            return web.json_response(self.documents[path])
         collection, _, name = path.rpartition("/")
         if collection.rpartition("/")[2] in COLLECTIONS:
             found = self.objects.get(collection, {}).get(name)

@@ -20,8 +20,13 @@ KUBEEDGE: dict[str, Any] = {
 }
 
 
-def schema(*path: str) -> dict[str, Any]:
-    found: dict[str, Any] = load_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+V1ALPHA1, V1ALPHA2 = range(2)
+LATER_KEYS = {"phase", "nodeStatus"}
+"""Of the status, that v1alpha1 does not have."""
+
+
+def schema(*path: str, version: int = V1ALPHA2) -> dict[str, Any]:
+    found: dict[str, Any] = load_crd()["spec"]["versions"][version]["schema"]["openAPIV3Schema"]
     for part in path:
         found = found["items"] if part == "[]" else found["properties"][part]
     return found
@@ -36,9 +41,26 @@ def test_its_names_are_kubeedges() -> None:
         "plural": jobs.PLURAL,
         "singular": "imageprepulljob",
     }
-    (version,) = spec["versions"]
-    assert (version["name"], version["served"], version["storage"]) == (jobs.API_VERSION, True, True)
-    assert version["subresources"] == {"status": {}}
+    assert [(version["name"], version["served"], version["storage"]) for version in spec["versions"]] == [
+        (jobs.API_VERSION, True, False),
+        (jobs.LATER_VERSION, True, True),
+    ]
+    assert all(version["subresources"] == {"status": {}} for version in spec["versions"])
+    assert "conversion" not in spec
+
+
+def test_the_versions_differ_in_the_status_alone_and_the_stored_one_knows_all_of_the_other() -> None:
+    first, later = (schema(version=version) for version in (V1ALPHA1, V1ALPHA2))
+    first_status, later_status = (found["properties"].pop("status") for found in (first, later))
+    assert first == later
+    assert set(later_status["properties"]) - set(first_status["properties"]) == LATER_KEYS
+    for key, found in first_status["properties"].items():
+        assert later_status["properties"][key] == found
+
+
+def test_a_status_that_one_version_wrote_is_whole_in_the_other() -> None:
+    # A required key that the other version does not know would make every write in the other one an invalid object.
+    assert "required" not in schema("status")
 
 
 def test_the_defaults_are_those_of_the_models() -> None:
@@ -61,6 +83,9 @@ def test_the_defaults_are_those_of_the_models() -> None:
         (jobs.NodeEntry, ("status", "status", "[]")),
         (jobs.NodeStatus, ("status", "status", "[]", "nodeStatus")),
         (jobs.ImageStatus, ("status", "status", "[]", "imageStatus", "[]")),
+        (jobs.NodeResult, ("status", "nodeStatus", "[]")),
+        (jobs.ActionResult, ("status", "nodeStatus", "[]", "actionFlow", "[]")),
+        (jobs.ImageResult, ("status", "nodeStatus", "[]", "imageStatus", "[]")),
     ],
 )
 def test_the_status_schema_has_every_field_that_is_written_and_no_other(
@@ -125,12 +150,15 @@ async def test_an_older_edition_of_ours_is_updated_and_keeps_what_others_added_t
         old = load_crd()
         old["metadata"]["annotations"] = {EDITION_ANNOTATION: "0", "theirs": "x"}
         old["metadata"]["uid"] = "u"
-        old["spec"]["versions"][0]["additionalPrinterColumns"] = []
+        # The first edition had v1alpha1 alone.
+        del old["spec"]["versions"][V1ALPHA2]
+        old["spec"]["versions"][V1ALPHA1]["storage"] = True
+        old["status"] = {"storedVersions": ["v1alpha1"]}
         await api.put(CRDS, NAME, **old)
         assert await ensure_crd(client) == "updated"
         held = api.objects[CRDS][NAME]
         assert held["spec"] == load_crd()["spec"]
-        assert held["metadata"]["annotations"] == {EDITION_ANNOTATION: "1", "theirs": "x"}
+        assert held["metadata"]["annotations"] == {EDITION_ANNOTATION: "2", "theirs": "x"}
         assert held["metadata"]["uid"] == "u"
 
 
@@ -147,10 +175,10 @@ async def test_one_that_serves_more_versions_than_ours_is_not_narrowed() -> None
     async with running_api() as api, client_of(api) as client:
         wider = load_crd()
         wider["metadata"]["annotations"] = {EDITION_ANNOTATION: "0"}
-        wider["spec"]["versions"].append({"name": "v1alpha2"})
+        wider["spec"]["versions"].append({"name": "v1beta1"})
         await api.put(CRDS, NAME, **wider)
         assert await ensure_crd(client) == "foreign"
-        assert len(api.objects[CRDS][NAME]["spec"]["versions"]) == 2
+        assert len(api.objects[CRDS][NAME]["spec"]["versions"]) == 3
 
 
 async def test_without_rights_to_crds_the_hub_goes_on() -> None:

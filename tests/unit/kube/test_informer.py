@@ -13,7 +13,7 @@ from cloudhub.kube.jobs import JOBS_PATH, JobInformer
 from cloudhub.kube.nodes import NODES_PATH, NodeInformer
 from tests.unit.kube.apiserver import ScriptedAPI, client_of, eventually, in_background, running_api
 
-FAST = {"backoff": (0.005, 0.02)}
+FAST: dict[str, Any] = {"backoff": (0.005, 0.02)}
 
 
 @asynccontextmanager

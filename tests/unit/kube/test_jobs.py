@@ -5,20 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import deepcopy
+from typing import Any
 
 import pytest
 from aiohttp import web
 
+from cloudhub.kube.jobapi import JobAPI
 from cloudhub.kube.jobs import JOBS_PATH, JobInformer, job_object
 from cloudhub.taskmanager.ports import Forbidden, Gone, Rejected, Unavailable
+from shared.jobs import FINALIZER
 from tests.unit.kube.apiserver import ScriptedAPI, client_of, eventually, in_background, running_api
+
+BOTH = JobAPI("v1alpha2", ("v1alpha1",), frozenset({"state", "phase", "reason"}))
+LATER_PATH = BOTH.path
 
 
 @asynccontextmanager
-async def known_job(api: ScriptedAPI, uid: str = "u1") -> AsyncIterator[JobInformer]:
-    await api.put(JOBS_PATH, "a", metadata={"uid": uid}, spec={}, status={"state": "Pulling", "reason": "old"})
+async def known_job(
+    api: ScriptedAPI, uid: str = "u1", speaking: JobAPI | None = None, **about: Any
+) -> AsyncIterator[JobInformer]:
+    content = {"metadata": {"uid": uid, **about}, "spec": {}, "status": {"state": "Pulling", "reason": "old"}}
+    await api.put(JOBS_PATH, "a", **deepcopy(content))
+    await api.put(LATER_PATH, "a", **deepcopy(content))
     async with client_of(api) as client:
-        jobs = JobInformer(client=client, backoff=(0.005, 0.02))
+        jobs = JobInformer(client=client, backoff=(0.005, 0.02), api=speaking)
         async with in_background(jobs.run):
             await asyncio.wait_for(jobs.synced(), 5)
             yield jobs
@@ -103,6 +114,122 @@ async def test_an_api_that_is_away_is_unavailable() -> None:
             await jobs.patch_status(name="a", uid="u1", status={"state": "Failed"})
 
 
+async def test_keys_that_the_definition_does_not_keep_are_not_sent() -> None:
+    async with running_api() as api, known_job(api, speaking=BOTH) as jobs:
+        await jobs.patch_status(name="a", uid="u1", status={"phase": "Init", "counts": {}, "time": "1"})
+        assert api.objects[LATER_PATH]["a"]["status"] == {"state": "Pulling", "reason": "old", "phase": "Init"}
+        assert api.objects[JOBS_PATH]["a"]["status"] == {"state": "Pulling", "reason": "old"}
+
+
+async def test_another_version_is_spoken_as_soon_as_it_is_known() -> None:
+    async with running_api() as api, known_job(api) as jobs:
+        await eventually(lambda: api.requests["WATCH"] == 1)
+        await api.put(LATER_PATH, "later", metadata={"uid": "u2"}, spec={})
+        jobs.speak(BOTH)
+        jobs.speak(BOTH)
+        await eventually(lambda: jobs.get("later") is not None, within=30)
+        await eventually(lambda: api.requests["WATCH"] == 2, within=30)
+        await api.put(LATER_PATH, "a", metadata={"uid": "u1"}, spec={}, status={"phase": "Init"})
+        await eventually(lambda: bool((job := jobs.get("a")) and job.status == {"phase": "Init"}), within=30)
+        await jobs.patch_status(name="a", uid="u1", status={"phase": "Completed"})
+        assert api.objects[LATER_PATH]["a"]["status"] == {"phase": "Completed"}
+        assert jobs.status_keys == BOTH.status_keys
+
+
+async def test_a_status_is_lost_when_a_write_of_others_left_keys_out_of_it() -> None:
+    async with running_api() as api, known_job(api, speaking=BOTH) as jobs:
+        await eventually(lambda: api.requests["WATCH"] == 1)
+        assert jobs.lost_status("a")  # phase was never written
+        await jobs.patch_status(name="a", uid="u1", status={"state": "Successful", "phase": "Completed"})
+        assert not jobs.lost_status("a")
+        await api.put(LATER_PATH, "a", metadata={"labels": {"x": "y"}}, spec={}, status={"state": "Successful"})
+        await eventually(lambda: jobs.lost_status("a"), within=30)
+        assert not jobs.lost_status("nobody")
+
+
+async def test_a_server_that_drops_a_key_whatever_we_do_has_lost_nothing() -> None:
+    async with running_api() as api, known_job(api, speaking=BOTH) as jobs:
+        await eventually(lambda: api.requests["WATCH"] == 1)
+        await jobs.patch_status(name="a", uid="u1", status={"phase": None, "state": "Successful"})
+        assert "phase" not in api.objects[LATER_PATH]["a"]["status"]
+        for _ in range(2):  # before and after its echo
+            assert not jobs.lost_status("a")
+            await eventually(
+                lambda: bool((job := jobs.get("a")) and job.status.get("state") == "Successful"), within=30
+            )
+
+
+async def test_where_it_is_not_known_which_keys_are_kept_none_is_lost() -> None:
+    async with running_api() as api, known_job(api) as jobs:
+        assert not jobs.lost_status("a")
+
+
+async def test_our_finalizer_goes_and_those_of_others_stay() -> None:
+    async with running_api() as api, known_job(api, finalizers=["first", FINALIZER, "last"]) as jobs:
+        await jobs.release(name="a", uid="u1")
+        assert api.objects[JOBS_PATH]["a"]["metadata"]["finalizers"] == ["first", "last"]
+        assert api.objects[JOBS_PATH]["a"]["status"] == {"state": "Pulling", "reason": "old"}
+        await jobs.release(name="a", uid="u1")
+        assert api.requests["PATCH"] == 1
+
+
+async def test_a_finalizer_that_someone_adds_in_between_is_not_lost() -> None:
+    async with running_api() as api, known_job(api, finalizers=[FINALIZER]) as jobs:
+
+        def add(request: web.Request) -> None:
+            if request.method == "PATCH":
+                api.on_request = None
+                about = api.objects[JOBS_PATH]["a"]["metadata"]
+                about["resourceVersion"] = str(int(about["resourceVersion"]) + 1000)
+                about["finalizers"].append("theirs")
+
+        api.on_request = add
+        with pytest.raises(Unavailable):
+            await jobs.release(name="a", uid="u1")
+        await jobs.release(name="a", uid="u1")
+        assert api.objects[JOBS_PATH]["a"]["metadata"]["finalizers"] == ["theirs"]
+
+
+async def test_a_job_that_is_no_more_or_another_needs_no_release() -> None:
+    async with running_api() as api, known_job(api, finalizers=[FINALIZER]) as jobs:
+        await jobs.release(name="a", uid="u2")
+        await jobs.release(name="b", uid="u1")
+        assert api.objects[JOBS_PATH]["a"]["metadata"]["finalizers"] == [FINALIZER]
+
+
+async def test_what_one_version_refuses_is_tried_in_the_other() -> None:
+    async with running_api() as api, known_job(api, speaking=BOTH, finalizers=[FINALIZER]) as jobs:
+        await eventually(lambda: api.requests["WATCH"] == 1)
+        # One object in truth: there are two here, so that it shows which one was written to.
+        api.objects[JOBS_PATH]["a"]["metadata"]["resourceVersion"] = api.objects[LATER_PATH]["a"]["metadata"][
+            "resourceVersion"
+        ]
+        refused = []
+
+        def refuse(request: web.Request) -> None:
+            if request.method == "PATCH" and request.path.startswith(LATER_PATH):
+                refused.append(request.path)
+                api.failing = [422]
+
+        api.on_request = refuse
+        await jobs.release(name="a", uid="u1")
+        assert refused == [f"{LATER_PATH}/a"]
+        assert api.objects[JOBS_PATH]["a"]["metadata"]["finalizers"] == []
+
+
+async def test_what_every_version_refuses_is_an_error() -> None:
+    async with running_api() as api, known_job(api, finalizers=[FINALIZER]) as jobs:
+        await eventually(lambda: api.requests["WATCH"] == 1)
+
+        def refuse(request: web.Request) -> None:
+            if request.method == "PATCH":
+                api.failing = [422]
+
+        api.on_request = refuse
+        with pytest.raises(Rejected):
+            await jobs.release(name="a", uid="u1")
+
+
 def test_a_job_object_is_what_the_api_said() -> None:
     job = job_object(
         {
@@ -113,6 +240,7 @@ def test_a_job_object_is_what_the_api_said() -> None:
                 "resourceVersion": "7",
                 "creationTimestamp": "2024-04-26T18:51:41Z",
                 "deletionTimestamp": "2024-04-26T18:52:41Z",
+                "finalizers": ["theirs", FINALIZER],
             },
             "spec": {"imagePrePullTemplate": {"images": []}},
         }
@@ -121,3 +249,11 @@ def test_a_job_object_is_what_the_api_said() -> None:
     assert (job.created, job.deleting) == ("2024-04-26T18:51:41Z", True)
     assert job.spec == {"imagePrePullTemplate": {"images": []}}
     assert job.status == {}
+    assert job.held
+
+
+def test_what_it_keeps_of_a_status_are_not_the_entries() -> None:
+    status = {"phase": "Completed", "state": "Successful", "status": [{}], "nodeStatus": [{}]}
+    job = job_object({"metadata": {"name": "a", "uid": "u", "resourceVersion": "7"}, "status": status})
+    assert job.status == {"phase": "Completed", "state": "Successful"}
+    assert not job.held

@@ -17,10 +17,12 @@ import cloudhub.cli
 import edgehub.cli
 from cloudhub.config import LoadedConfig, parse_config
 from cloudhub.kube import JobInformer, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
+from cloudhub.kube.jobapi import find_job_api
 from cloudhub.kube.jobs import JOBS_PATH
 from cloudhub.kube.nodes import NODES_PATH
 from cloudhub.settings import parse_document
 from cloudhub.taskmanager.ports import SessionInfo
+from shared.jobs import FINALIZER
 from tests.unit.kube.apiserver import ScriptedAPI, client_of, eventually, in_background, running_api
 
 DOCKER = Path(__file__).parents[3] / "docker"
@@ -109,6 +111,9 @@ async def _serve(api: ScriptedAPI, client: Any) -> None:
         await eventually(lambda: api.requests["WATCH"] == 2)
         await jobs.patch_status(name="a", uid="u", status={"state": "Init"})
     await JobInformer(client=client).patch_status(name="a", uid="u", status={"state": "Failed"})
+    await api.put(JOBS_PATH, "a", metadata={"uid": "u", "finalizers": [FINALIZER]})
+    await jobs.release(name="a", uid="u")
+    assert await find_job_api(client) is not None
     secrets = SecretReader(client=client)
     for name in ("casecret", "cloudcoresecret", "tokensecret"):
         await secrets.create("kubeedge", name, data={"a": b"b"})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 from importlib import resources
 from typing import Any
 
 import pytest
+import yaml
 
 from cloudhub.standalone.builtin import RESOURCES, schema_of
 from cloudhub.standalone.schema import InvalidBody, ResourceSchema, decode_body, schemas_of_crd
@@ -27,8 +29,9 @@ def made(group: str, kind: str, body: dict[str, Any], name: str = "n") -> tuple[
 
 
 def job_schema() -> ResourceSchema:
-    raw = resources.files("cloudhub.kube").joinpath("crds", "imageprepulljobs.yaml").read_bytes()
-    crd = decode_body(raw, "application/yaml").object
+    text = resources.files("cloudhub.kube").joinpath("crds", "imageprepulljobs.yaml").read_text()
+    # As kubectl sends it: as JSON, where what the file has once stands twice.
+    crd = decode_body(json.dumps(yaml.safe_load(text)).encode(), "application/json").object
     definition = schema_of("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
     assert definition.prune(crd) == []
     definition.default(crd)
