@@ -23,9 +23,19 @@ import structlog
 
 from cloudhub.collector import Settling, settle
 from cloudhub.config import CloudCoreConfig, LoadedConfig, parse_config
+from cloudhub.edgecontroller.controller import EdgeController
 from cloudhub.health import Health, HealthServer
 from cloudhub.jointoken import PKI_FOLDER
-from cloudhub.kube import JobInformer, KubeClient, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
+from cloudhub.kube import (
+    EdgeNodes,
+    JobInformer,
+    KubeClient,
+    LeaseKeeper,
+    NodeInformer,
+    NodeRegistrar,
+    SecretReader,
+    ensure_crd,
+)
 from cloudhub.listen.acceptor import AcceptLimits
 from cloudhub.listen.descriptors import bounded, raise_limit, warn_if_few
 from cloudhub.loopwatch import watch_loop
@@ -207,7 +217,8 @@ class _Hub:
                 listeners.append(manager)
         if queue is None:
             log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
-        listeners.append(Queries(sessions=self.sessions, find=manager.secret_for if manager is not None else None))
+        queries = Queries(sessions=self.sessions, find=manager.secret_for if manager is not None else None)
+        listeners.append(self._open_edge_controller(queries) if config.modules.edgeController.enable else queries)
         self.sessions.listener = _FanOut(watchers, listeners)
         if hub.websocket.enable:
             await self._stack.enter_async_context(started(self.sessions))
@@ -266,6 +277,17 @@ class _Hub:
         self._root("jobs", jobs.run())
         self._root("taskmanager", manager.run())
         return manager
+
+    def _open_edge_controller(self, rest: SessionListener) -> SessionListener:
+        controller = EdgeController(
+            sessions=self.sessions,
+            api=EdgeNodes(client=self.client),
+            rest=rest,
+            metrics=self.metrics,
+            node_limit=self._config.modules.cloudHub.nodeLimit,
+        )
+        self._root("edge-controller", controller.run())
+        return controller
 
     async def _open_pki(self, sources: PKISources) -> PKI:
         hub = self._config.modules.cloudHub
