@@ -419,6 +419,15 @@ async def test_a_line_that_is_full_is_told_at_once_and_what_waits_for_an_ended_s
             assert (await kubelet.patch({"status": {"number": 9}}))[1] is None
 
 
+async def test_what_waited_too_long_is_not_asked_any_more_and_says_so(tmp_path: Path) -> None:
+    api = SlowAPI()
+    async with open_hub(tmp_path, edge_api=api, limits=Limits(patience=-1.0)) as hub, hub.edge("edge-1") as kubelet:
+        _, error = await numbered(kubelet)
+        assert error is not None
+        assert (error["code"], "in time" in error["message"]) == (503, True)
+        assert api.order == []
+
+
 async def test_an_api_that_is_away_is_told_at_once_as_one_that_may_be_asked_again(hub: Hub) -> None:
     async with hub.edge("edge-1") as kubelet:
         await kubelet.register()
