@@ -24,8 +24,8 @@ from cloudhub.edgecontroller import rules
 from cloudhub.edgecontroller.answers import Asked, Question, answer, question_of, refusal
 from cloudhub.edgecontroller.rules import Refused
 from cloudhub.kube.errors import Conflict
+from cloudhub.listen.ratelimit import RateLimit
 from cloudhub.metrics import Metrics
-from cloudhub.pki.ratelimit import AddressRateLimit
 from cloudhub.taskmanager.ports import KubeError, NotFound, SessionInfo, SessionListener, Sessions, Unavailable
 from shared.wire import Message
 
@@ -93,9 +93,7 @@ class EdgeController:
         self._limits = limits = limits or Limits()
         self._clock = clock
         # Kept beyond a session, so that connecting anew is no way to ask more.
-        self._rate = AddressRateLimit(
-            per_second=limits.per_second, burst=limits.burst, clock=clock, max_addresses=2 * node_limit
-        )
+        self._rate = RateLimit(per_second=limits.per_second, burst=limits.burst, clock=clock, max_keys=2 * node_limit)
         self._lines: dict[str, deque[_Waiting]] = {}
         """Of nodes that wait for a worker or have one."""
         self._turns: asyncio.Queue[str] = asyncio.Queue()

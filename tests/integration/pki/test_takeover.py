@@ -75,13 +75,20 @@ class Hub:
 
 @asynccontextmanager
 async def hub(store: MemorySecrets) -> AsyncIterator[Hub]:
-    pki, heard = await opened(store), Recorder()
+    pki, heard, metrics = await opened(store), Recorder(), Metrics()
     sessions = SessionServer(
-        host="127.0.0.1", port=0, ssl_context=pki.server_context_mtls(), metrics=Metrics(), listener=heard
+        host="127.0.0.1", port=0, ssl_context=pki.server_context_mtls(), metrics=metrics, listener=heard
     )
-    server = JoinServer(ca=pki.ca, tokens=pki.tokens, ssl_context=pki.server_context_join(), host="127.0.0.1", port=0)
+    server = JoinServer(
+        ca=pki.ca,
+        tokens=pki.tokens,
+        ssl_context=pki.server_context_join(),
+        host="127.0.0.1",
+        port=0,
+        metrics=metrics,
+    )
     async with sessions, server:
-        yield Hub(pki, Join(server, pki.ca, pki.tokens), sessions, heard)
+        yield Hub(pki, Join(server, pki.ca, pki.tokens, metrics), sessions, heard)
 
 
 def edge(ca: bytes, identity: tuple[bytes, Key] | None = None) -> ssl.SSLContext:
