@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 Key = ec.EllipticCurvePrivateKey
+REGISTERED = ("iss", "sub", "aud", "exp", "nbf", "iat", "jti")
+"""RFC 7519's."""
 YEARS_100 = timedelta(days=364 * 100)
 
 
@@ -164,7 +166,8 @@ class CloudCore:
         return f"{self.fingerprint}.{head}.{claims}.{self._mac(f'{head}.{claims}')}"
 
     def takes(self, token: str) -> dict[str, object]:
-        """The claims, when CloudCore would let a node join by this token and `keadm join` would use it."""
+        """The claims that Go's JWT library looks at, when CloudCore would let a node join by this token and `keadm join`
+        would use it. It reads claims into a map and leaves those that it does not know alone."""
         parts = token.split(".")
         if len(parts) != 4 or parts[0] != self.fingerprint:
             raise ValueError("not four parts, or of another CA")
@@ -173,7 +176,7 @@ class CloudCore:
             raise ValueError("not signed with the CA's key")
         if claims["exp"] <= datetime.now(UTC).timestamp():
             raise ValueError("expired")
-        return dict(claims)
+        return {name: claims[name] for name in REGISTERED if name in claims}
 
     def _mac(self, text: str) -> str:
         digest = hmac.new(self.ca_key, text.encode(), hashlib.sha256).digest()
