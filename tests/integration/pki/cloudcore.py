@@ -166,8 +166,8 @@ class CloudCore:
         return f"{self.fingerprint}.{head}.{claims}.{self._mac(f'{head}.{claims}')}"
 
     def takes(self, token: str) -> dict[str, object]:
-        """The claims that Go's JWT library looks at, when CloudCore would let a node join by this token and `keadm join`
-        would use it. It reads claims into a map and leaves those that it does not know alone."""
+        """The claims that Go's JWT library looks at, when CloudCore would let a node join by this token and
+        `keadm join` would use it. It reads claims into a map and leaves those that it does not know alone."""
         parts = token.split(".")
         if len(parts) != 4 or parts[0] != self.fingerprint:
             raise ValueError("not four parts, or of another CA")
