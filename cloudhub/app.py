@@ -23,9 +23,11 @@ import structlog
 
 from cloudhub.collector import Settling, settle
 from cloudhub.config import CloudCoreConfig, LoadedConfig, parse_config
+from cloudhub.edgecontroller.controller import EdgeController
 from cloudhub.health import Health, HealthServer
 from cloudhub.jointoken import PKI_FOLDER
 from cloudhub.kube import (
+    EdgeNodes,
     JobAPI,
     JobInformer,
     KubeClient,
@@ -224,7 +226,8 @@ class _Hub:
                 listeners.append(manager)
         if queue is None:
             log.info("modules.taskManager.enable is false: sessions are served, ImagePrePullJobs are left alone")
-        listeners.append(Queries(sessions=self.sessions, find=manager.secret_for if manager is not None else None))
+        queries = Queries(sessions=self.sessions, find=manager.secret_for if manager is not None else None)
+        listeners.append(self._open_edge_controller(queries) if config.modules.edgeController.enable else queries)
         self.sessions.listener = _FanOut(watchers, listeners)
         if hub.websocket.enable:
             await self._stack.enter_async_context(started(self.sessions))
@@ -284,6 +287,17 @@ class _Hub:
         self._root("job-api", follow_job_api(self.client, jobs.speak))
         self._root("taskmanager", manager.run())
         return manager
+
+    def _open_edge_controller(self, rest: SessionListener) -> SessionListener:
+        controller = EdgeController(
+            sessions=self.sessions,
+            api=EdgeNodes(client=self.client),
+            rest=rest,
+            metrics=self.metrics,
+            node_limit=self._config.modules.cloudHub.nodeLimit,
+        )
+        self._root("edge-controller", controller.run())
+        return controller
 
     async def _open_pki(self, sources: PKISources) -> PKI:
         hub = self._config.modules.cloudHub

@@ -272,10 +272,23 @@ class TaskManagerConfig(_Settings):
     )
 
 
+class EdgeControllerConfig(_Settings):
+    """modules.edgeController: the Node and the Lease of nodes whose EdgeCore has edged on."""
+
+    enable: bool = setting(
+        False,
+        what="Whether nodes may make their Node, patch its status and renew their Lease through the hub. Off by "
+        "default, unlike KubeEdge, whose own files say true. On, kubeAPIConfig.qps is at least 5 x nodeLimit.",
+        breaks="Off: an EdgeCore with edged on never becomes Ready. On: the hub's account must be allowed to "
+        "(docker/kubernetes/edge-controller).",
+    )
+
+
 class Modules(_Settings):
     """What the hub does."""
 
     cloudHub: CloudHubConfig = CloudHubConfig()
+    edgeController: EdgeControllerConfig = EdgeControllerConfig()
     taskManager: TaskManagerConfig = TaskManagerConfig()
 
 
@@ -295,12 +308,16 @@ class CloudCoreConfig(_Settings):
 
     @property
     def api_qps(self) -> int:
-        """KubeEdge forces 5 x nodeLimit; what the operator wrote wins here."""
-        return self.kubeAPIConfig.qps or 5 * self.modules.cloudHub.nodeLimit
+        """KubeEdge forces 5 x nodeLimit; what the operator wrote wins here, unless nodes renew their Leases through
+        the hub: that alone is a request in 10 s for each, and KubeEdge's own files say 100 with any nodeLimit."""
+        return self._at_least(self.kubeAPIConfig.qps, 5 * self.modules.cloudHub.nodeLimit)
 
     @property
     def api_burst(self) -> int:
-        return self.kubeAPIConfig.burst or 10 * self.modules.cloudHub.nodeLimit
+        return self._at_least(self.kubeAPIConfig.burst, 10 * self.modules.cloudHub.nodeLimit)
+
+    def _at_least(self, given: int | None, least: int) -> int:
+        return max(given or 0, least) if self.modules.edgeController.enable else given or least
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,12 @@ class Metrics:
             "reason",
             registry,
         )
+        self.edge_requests_total = BoundedCounter(
+            "cloudhub_edge_requests_total",
+            "Questions of nodes about their Node and Lease, by outcome.",
+            "outcome",
+            registry,
+        )
         self.commit_seconds = Histogram(
             "cloudhub_commit_seconds", "Time of one grouped commit to the store.", buckets=_SECONDS, registry=registry
         )

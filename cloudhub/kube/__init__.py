@@ -5,6 +5,7 @@ What leaves this package are the objects and errors of `cloudhub.taskmanager.por
 
 from cloudhub.kube.client import KubeClient
 from cloudhub.kube.crd import crd_yaml, ensure_crd
+from cloudhub.kube.edgenodes import EdgeNodes
 from cloudhub.kube.informer import Informer
 from cloudhub.kube.jobapi import JobAPI, find_job_api, follow_job_api
 from cloudhub.kube.jobs import JobInformer
@@ -14,6 +15,7 @@ from cloudhub.kube.registrar import NodeRegistrar
 from cloudhub.kube.secrets import SecretReader
 
 __all__ = [
+    "EdgeNodes",
     "Informer",
     "JobAPI",
     "JobInformer",

@@ -169,7 +169,7 @@ class CertificateAuthority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(cert_sign=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(_public_key(issuer)), critical=False)
+            .add_extension(_authority_key_identifier(issuer), critical=False)
         )
         if names is not None:
             builder = builder.add_extension(names, critical=False)
@@ -233,6 +233,15 @@ def _public_key(certificate: x509.Certificate) -> PublicKey:
     if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
         raise PKIError("the CA's key is neither an elliptic-curve nor an RSA key")
     return key
+
+
+def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    # The CA's own, if it says one: how it is made differs by library and version, and a verifier compares the two.
+    try:
+        own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(_public_key(issuer))
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 def _key_usage(*, cert_sign: bool) -> x509.KeyUsage:

@@ -1,14 +1,15 @@
 """Opening the PKI at the start: find the CA, or make it; find a server certificate that fits, or issue one.
 
 Order for the CA, as in KubeEdge: the configured PEM files; the Secret ``casecret``; a folder of our own (a hub without
-a cluster); else it is created, in the Secret if there is a store, in the folder if not. Configured files are copied
-into the Secret, so that a CloudCore or a second hub goes on with the same CA.
+a cluster); else it is created, in the Secret if there is a store, in the folder if not. Configured files, of the CA and
+of the server, are copied into the Secrets, so that a CloudCore or a second hub goes on with the same ones.
 
 Guarantees: a CA that exists is never overwritten because it is wrong; the start ends with an error that names the file
 or Secret. In the folder the key is written first and the certificate last, and the certificate is what makes it a CA:
 after a crash between the two, the next start makes the certificate for that key, and no node has seen another.
-The server's certificate lies in one file with its key, so the two cannot come apart. It is issued anew when addresses
-or names change, when it is not of this CA, and when a tenth of its life is left.
+The server's certificate lies in one file with its key, so the two cannot come apart. It is issued anew when it lacks an
+address or a name, when it is not of this CA, and when a tenth of its life is left. One that names more than is
+configured stays: that of a CloudCore, which never looks at the names again.
 """
 
 from __future__ import annotations
@@ -259,6 +260,8 @@ async def _server_identity(
 ) -> ServerIdentity:
     given = await asyncio.to_thread(_server_of_files, ca, sources.server_file, sources.server_key_file, now)
     if given is not None:
+        if sources.store is not None:
+            await _copy_identity(sources, given)
         return given
     wanted = subject_alternative_names(addresses, dns_names)
     present = await _present_identity(sources)
@@ -317,15 +320,23 @@ def _fits(
     certificate = identity.certificate
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     try:
-        names = set(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (*UNREADABLE, x509.ExtensionNotFound):
         return False
     return (
         identity.key.matches(certificate)
         and ca.issued(certificate)
-        and names == set(wanted)
+        and set(names) >= set(wanted)
         and begin <= now < end - (end - begin) / 10
     )
+
+
+async def _copy_identity(sources: PKISources, identity: ServerIdentity) -> None:
+    """Local files win over the Secret, as in KubeEdge; written only when it holds something else."""
+    present = await _present_identity(sources)
+    same = present is not None and (present.certificate, present.key.der) == (identity.certificate, identity.key.der)
+    if not same:
+        await _keep_identity(sources, identity)
 
 
 async def _keep_identity(sources: PKISources, identity: ServerIdentity) -> None:

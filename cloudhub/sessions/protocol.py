@@ -243,7 +243,7 @@ class SessionRules:
         if operation == Operation.KEEPALIVE:
             self._last_keepalive = now
             return _KEPT_ALIVE
-        if operation in DELIVERED or message.route.group == Group.META:
+        if operation in DELIVERED or message.route.group == Group.META or asks_for_twin(message):
             return Deliver(message)
         if operation in VIADUCT_CONTROL:
             return Answer(_control_answer(message))
@@ -280,6 +280,11 @@ class SessionRules:
     def _require_open(self, what: str) -> None:
         if self._state is not SessionState.OPEN:
             raise WrongState(f"{what} fed to a session that is {self._state}")
+
+
+def asks_for_twin(message: Message) -> bool:
+    """EdgeCore's deviceTwin asks for its devices, again and again until it is answered."""
+    return (message.route.operation, message.route.resource) == ("get", "membership/detail")
 
 
 def _control_answer(message: Message) -> Message:

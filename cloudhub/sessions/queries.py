@@ -19,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from cloudhub.sessions.protocol import asks_for_twin
 from cloudhub.taskmanager.ports import SessionInfo, Sessions
 from shared.wire import Group, Message, Operation, Source, new_message
 
@@ -46,7 +47,8 @@ class Queries:
 
     async def messages_received(self, session: SessionInfo, messages: Sequence[Message]) -> None:
         for message in messages:
-            if message.route.group == Group.META and message.route.operation in ASKING:
+            route = message.route
+            if route.operation in ASKING if route.group == Group.META else _asks_elsewhere(message):
                 self._sessions.send(session.node, await self._answer(session, message))
 
     async def _answer(self, session: SessionInfo, query: Message) -> Message:
@@ -65,6 +67,11 @@ class Queries:
             return _error(query, f"secret {match['namespace']}/{match['name']} is of no task that this node runs")
         log.info("secret sent", node=session.node, secret=route.resource)
         return answer
+
+
+def _asks_elsewhere(message: Message) -> bool:
+    """In groups other than ``meta``: the metaServer's questions, and the deviceTwin's."""
+    return message.route.operation == Operation.QUERY or asks_for_twin(message)
 
 
 def _error(query: Message, text: str) -> Message:

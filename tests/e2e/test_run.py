@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
 
 from tests.e2e.processes import BIN, ClusterCloud, CommandFailed, Node, command, eventually
 from tests.e2e.test_failures import job
+from tests.integration.edgecontroller.kubelet import Kubelet
 from tests.parts.proxy import RegistryProxy
 from tests.parts.registry import Registry
 from tests.simulator import Fleet
@@ -122,9 +124,35 @@ async def test_metrics_tell_sessions_jobs_dispatches_and_commits(cluster: Cluste
         assert name in metrics
 
 
+async def test_a_stock_edgecore_with_edged_on_registers_and_is_ready_through_the_hub(
+    cluster: ClusterCloud, tmp_path: Path
+) -> None:
+    fleet = Fleet(
+        websocket_port=cluster.websocket_port,
+        https_port=cluster.https_port,
+        token=await cluster.token(),
+        files=tmp_path,
+    )
+    headers = {"node_id": "stock-1", "project_id": "e632aba927ea4ac2b575ec1603d56f10", "ConnectionUse": "msg"}
+    url = f"wss://127.0.0.1:{cluster.websocket_port}/e632aba927ea4ac2b575ec1603d56f10/stock-1/events"
+    context = await fleet.join("stock-1")
+    async with connect(url, ssl=context, additional_headers=headers, compression=None, proxy=None) as socket:
+        kubelet = Kubelet(socket, "stock-1")
+        assert (await kubelet.register())[1] is None
+        assert (await kubelet.ready())[1] is None
+        assert (await kubelet.lease("insert", kubelet.new_lease()))[1] is None
+        shown = (await cluster.kubectl("get", "node", "stock-1", "--no-headers")).split()
+        assert shown[:3] == ["stock-1", "Ready", "agent,edge"]
+        lease = await cluster.kubectl("get", "lease", "stock-1", "-n", "kube-node-lease", "-o", "jsonpath={.spec}")
+        assert json.loads(lease)["holderIdentity"] == "stock-1"
+        assert 'cloudhub_edge_requests_total{outcome="served"} 3.0' in (await cluster.monitor("/metrics"))[1]
+    await cluster.kubectl("delete", "node", "stock-1")
+    await cluster.kubectl("delete", "lease", "stock-1", "-n", "kube-node-lease")
+
+
 async def test_by_default_sessions_are_served_and_jobs_left_alone(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="e2e-") as folder:
-        cloud = ClusterCloud(Path(folder), {"edgeController": {"enable": True}})
+        cloud = ClusterCloud(Path(folder), {"cloudStream": {"enable": True}})
         await cloud.start_api()
         await cloud.start()
         fleet = Fleet(
@@ -138,7 +166,7 @@ async def test_by_default_sessions_are_served_and_jobs_left_alone(tmp_path: Path
         assert not fleet.dispatched
         log = cloud.program.log.read_text()
         assert log.count("modules.taskManager.enable is false") == 1
-        assert log.count("modules.edgeController") == 1
+        assert log.count("modules.cloudStream") == 1
         await cloud.api.stop()
 
 

@@ -56,8 +56,9 @@ Accepted, named once in the log, and nothing more:
 | `modules.cloudHub.quic`, `modules.cloudHub.unixsocket` | nodes connect over WebSocket |
 | `modules.cloudHub.authorization` | always on, and stricter: a node's certificate decides which node it is |
 | `modules.taskManager.buffer`, `modules.taskManager.load` | work is queued in the database |
-| `modules.edgeController`, `modules.deviceController`, `modules.syncController`, `modules.dynamicController`, \
-`modules.router` | there are no such modules |
+| `modules.edgeController`, but for `enable` | one set of workers serves all; their number is no setting |
+| `modules.deviceController`, `modules.syncController`, `modules.dynamicController`, `modules.router` | there are no \
+such modules |
 """
 
 EDGE: Final = """## edgecore.yaml

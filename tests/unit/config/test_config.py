@@ -119,7 +119,7 @@ def test_the_default_file_of_kubeedge_is_read_as_it_is(tmp_path: Path) -> None:
         "modules.cloudStream",
         "modules.deviceController",
         "modules.dynamicController",
-        "modules.edgeController",
+        "modules.edgeController.buffer",
         "modules.iptablesManager",
         "modules.router",
         "modules.syncController",

@@ -138,3 +138,15 @@ def test_keys_that_a_page_names_are_in_the_reference(page: Path) -> None:
 
 def test_the_list_of_differences_is_that_of_the_source() -> None:
     assert differences.PAGE.read_text() == differences.rendered(), "run: python -m tests.unit.docs.differences"
+
+
+def test_the_tests_that_the_page_on_kubeedge_names_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "kubeedge.md").read_text())
+    assert len(named) > 50
+    root = DOCS.parent
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not (root / file).exists() or re.search(rf"def {name}\(", (root / file).read_text()) is None
+    ]
+    assert missing == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -16,10 +16,19 @@ from aiohttp import web
 import cloudhub.cli
 import edgehub.cli
 from cloudhub.config import LoadedConfig, parse_config
-from cloudhub.kube import JobInformer, LeaseKeeper, NodeInformer, NodeRegistrar, SecretReader, ensure_crd
+from cloudhub.edgecontroller.rules import lease, new_node
+from cloudhub.kube import (
+    EdgeNodes,
+    JobInformer,
+    LeaseKeeper,
+    NodeInformer,
+    NodeRegistrar,
+    SecretReader,
+    ensure_crd,
+)
 from cloudhub.kube.jobapi import find_job_api
 from cloudhub.kube.jobs import JOBS_PATH
-from cloudhub.kube.nodes import NODES_PATH
+from cloudhub.kube.nodes import MANAGED_ANNOTATION, NODES_PATH
 from cloudhub.settings import parse_document
 from cloudhub.taskmanager.ports import SessionInfo
 from shared.jobs import FINALIZER
@@ -87,15 +96,12 @@ def asked(request: web.Request) -> Rule:
     return group, resource, verb, namespace, name
 
 
-async def exercised(*, registering: bool) -> set[Rule]:
+async def exercised(work: Callable[[ScriptedAPI, Any], Awaitable[None]]) -> set[Rule]:
     """What the adapter asks for when each of its parts does each thing that it does."""
     seen: set[Rule] = set()
     async with running_api() as api, client_of(api) as client:
         api.on_request = lambda request: seen.add(asked(request))
-        if registering:
-            await _register(api, client)
-        else:
-            await _serve(api, client)
+        await work(api, client)
     return seen
 
 
@@ -141,19 +147,38 @@ async def _register(api: ScriptedAPI, client: Any) -> None:
     await keeper.round()
 
 
+async def _speak_for_kubelets(api: ScriptedAPI, client: Any) -> None:
+    nodes = EdgeNodes(client=client)
+    await nodes.create_node(new_node("edge-1", {"status": {"phase": "Running"}}))
+    await nodes.patch_status("edge-1", {"status": {}})
+    await nodes.merge_status("edge-1", {"status": {}})
+    await api.put(NODES_PATH, "edge-2", metadata={"annotations": {MANAGED_ANNOTATION: "true"}})
+    await nodes.create_node(new_node("edge-2", {}))
+    await nodes.create_lease(lease("edge-1", {}, new=True))
+    await nodes.update_lease(lease("edge-1", await nodes.get_lease("edge-1"), new=False))
+
+
 def allows(rule: Rule, wanted: Rule) -> bool:
     group, resource, verb, namespace, name = rule
     in_place = namespace in ("", wanted[3]) and name in ("", wanted[4])
     return in_place and (group, resource, verb) == wanted[:3]
 
 
-@pytest.mark.parametrize("registering", [False, True])
-async def test_the_hub_may_do_what_it_does_and_nothing_that_it_does_not(registering: bool) -> None:
-    files = ["rbac.yaml", "register-nodes.yaml"] if registering else ["rbac.yaml"]
-    rights, wanted = granted(*files), await exercised(registering=registering)
+@pytest.mark.parametrize(
+    ("file", "work"),
+    [
+        ("rbac.yaml", _serve),
+        ("register-nodes.yaml", _register),
+        ("edge-controller/rbac.yaml", _speak_for_kubelets),
+    ],
+)
+async def test_the_hub_may_do_what_it_does_and_nothing_that_it_does_not(
+    file: str, work: Callable[[ScriptedAPI, Any], Awaitable[None]]
+) -> None:
+    new, wanted = granted(file), await exercised(work)
+    rights = granted("rbac.yaml") | new
     refused = [need for need in wanted if not any(allows(rule, need) for rule in rights)]
     assert refused == []
-    new = rights - granted("rbac.yaml") if registering else rights
     unused = [rule for rule in new if not any(allows(rule, need) for need in wanted)]
     assert unused == []
 
@@ -261,7 +286,9 @@ def test_every_manifest_is_listed_once() -> None:
     for path in MANIFESTS.glob("*.yaml"):
         if path.name != "kustomization.yaml":
             assert text.count(f"- {path.name}") == 1
+    assert text.count("- edge-controller ") == 1
     listed = yaml.safe_load(text)["resources"]
+    assert "edge-controller" not in listed
     assert "register-nodes.yaml" not in listed, "more rights than the default configuration needs"
 
 
