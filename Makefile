@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := pyproject.toml constraints.txt
 
-.PHONY: demo test bench bench-quick binary format lint types contracts unit system-packages clean help
+.PHONY: demo test bench bench-quick fuzz binary format lint types contracts unit system-packages clean help
 
 help:
 	@echo "make demo    an ImagePrePullJob on three nodes, from a private registry (ARGS='--keep' and others are passed on)"
 	@echo "make test    set-up, then the gate: format, lint, types, import contracts, all tests"
 	@echo "make bench   speed and memory with 10,000 and more nodes, as a table (ARGS='--case NAME', '--idle-minutes 2')"
 	@echo "make bench-quick  the same with 1,000 nodes, for its invariants alone"
+	@echo "make fuzz    bad input into every way in, for longer than the gate does (ARGS='--minutes 5', '--target NAME')"
 	@echo "make binary  dist/edgehub: the agent as one file for nodes, which need no Python"
 	@echo "make format  rewrites the code in the house format"
 	@echo "make unit    the tests that need no container runtime and no root"
@@ -46,6 +47,9 @@ bench: $(VENV)/.dev
 
 bench-quick: $(VENV)/.dev
 	@$(BIN)/python -m tests.bench --quick $(ARGS)
+
+fuzz: $(VENV)/.dev
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 # tests/e2e/test_binary.py makes it too, so that what the gate tested is what these sources give.
 binary: dist/edgehub

@@ -70,7 +70,7 @@ class CRIClient:
         channel = await self._connected()
         rpc = channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
         try:
-            return cast(Response, await rpc(request, timeout=timeout))
+            answer = cast("Response | None", await rpc(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
             raise CallFailed(error.code().name, error.details() or "") from None
         except asyncio.CancelledError:
@@ -78,6 +78,10 @@ class CRIClient:
                 raise
             # `close` ends calls under way, and gRPC tells it as if the waiting task had been cancelled.
             raise CallFailed("UNAVAILABLE", "the connection was closed") from None
+        if answer is None:
+            # What gRPC makes, without an error, of bytes that are no such message.
+            raise CallFailed("INTERNAL", "its answer cannot be read as CRI's")
+        return answer
 
     async def close(self) -> None:
         channel, self._channel = self._channel, None

@@ -1,0 +1,34 @@
+"""A short run of every target, the same one each time; ``make fuzz`` goes on from here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tests.fuzz import all_targets
+from tests.fuzz.run import run_target
+from tests.fuzz.target import Target
+
+EXAMPLES = 200
+HEALS = ("journal", "api-list", "api-watch")
+"""Whatever they are given, they go on, and raise nothing."""
+SEVERAL = ("hubs-certificates", "container-runtime", "registry-http")
+"""One answer to several questions: each answer is taken by one of them, none by all."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Each refusal is a line in the log; of a failure here the input is what matters."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("target", all_targets(), ids=lambda target: target.name)
+def test_what_no_honest_peer_sends_is_taken_or_refused_in_clear_words(target: Target) -> None:
+    runs = run_target(target, examples=max(10, EXAMPLES // target.cost))
+    assert runs.taken > 0 or target.name in SEVERAL
+    assert runs.refused > 0 or not target.errors or target.name in HEALS
