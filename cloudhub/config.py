@@ -73,7 +73,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 class _Settings(BaseModel):
     # Strict: a port given as "10000" is a slip that KubeEdge refuses too. Unknown keys are found by `ignored_keys`.
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class MonitorServer(_Settings):

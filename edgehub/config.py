@@ -82,7 +82,7 @@ PathText = Annotated[str, Field(min_length=1, max_length=4096, description="a pa
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod

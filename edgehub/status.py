@@ -93,8 +93,10 @@ def read_status(folder: Path) -> dict[str, Any]:
         raise StatusError(f"the status in {folder} cannot be read: {error.strerror}") from error
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StatusError(f"{folder / STATUS_FILE} is no status of an agent") from error
+    if not isinstance(document, dict):
+        raise StatusError(f"{folder / STATUS_FILE} is no status of an agent")
     return {**document, "running": running}
 
 

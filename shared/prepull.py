@@ -83,7 +83,7 @@ def _none_is_empty(value: Any) -> Any:
 
 
 class _Go(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class _Item(_Go):

@@ -96,7 +96,7 @@ class WireError(ValueError):
 
 class _Wire(BaseModel):
     # Peers of other versions send keys that we do not know; KubeEdge ignores such, and so do we.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class Header(_Wire):

@@ -20,7 +20,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
 from pydantic_core import from_json
@@ -31,6 +31,9 @@ from cloudhub.metrics import Metrics
 from cloudhub.taskmanager.ports import KubeError, Unavailable
 
 log = structlog.get_logger(__name__)
+
+_MAX_DIGITS: Final = 100
+"""Of a resourceVersion that is a number; Kubernetes' have up to 20."""
 
 
 class Kept(Protocol):
@@ -153,13 +156,15 @@ class Informer(Generic[T]):
                 query["limit"] = str(self._page_size)
             # Pages that expire again and again (a list slower than the server's compaction) are asked for whole.
             page = await self._client.request("GET", self._path, query=query)
-            for item in page.get("items") or ():
+            items, about = page.get("items") or (), page.get("metadata") or {}
+            if not isinstance(items, list | tuple) or not isinstance(about, dict):
+                raise Unavailable(f"GET {self._path}: the answer is no list of objects")
+            for item in items:
                 kept = self._keep(item)
                 if kept is not None:
                     fresh[kept.name] = kept
-            about = page.get("metadata") or {}
             version = version or str(about.get("resourceVersion") or "")
-            token = about.get("continue") or ""
+            token = str(about.get("continue") or "")
             if not token:
                 break
         if not version:
@@ -208,8 +213,9 @@ class Informer(Generic[T]):
     async def _confirm(self) -> None:
         """Is this still the server, with the history, that the last watch spoke to?"""
         page = await self._client.request("GET", self._path, query={"limit": "1"})
-        version = str((page.get("metadata") or {}).get("resourceVersion") or "")
-        if not version.isdigit() or _earlier(version, self._version):
+        about = page.get("metadata")
+        version = str(about.get("resourceVersion") or "") if isinstance(about, dict) else ""
+        if not _is_number(version) or _earlier(version, self._version):
             raise Expired(f"GET {self._path}: resourceVersion {version[:32]} is before {self._version[:32]}")
 
     def _event(self, line: bytes) -> None:
@@ -249,7 +255,7 @@ class Informer(Generic[T]):
     def _keep(self, item: Any) -> T | None:
         try:
             return self._convert(item)
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
             log.warning("an object of the API cannot be read and is left out", resource=self._resource)
             return None
 
@@ -287,4 +293,9 @@ class Informer(Generic[T]):
 def _earlier(version: str, than: str) -> bool:
     """Whether a resourceVersion is before another; they are numbers, as Kubernetes guarantees since 1.35 and etcd ever
     did. What is no number is not judged."""
-    return version.isdigit() and than.isdigit() and int(version) < int(than)
+    return _is_number(version) and _is_number(than) and int(version) < int(than)
+
+
+def _is_number(text: str) -> bool:
+    # Other scripts have digits too, and Python reads no number of thousands of them.
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS

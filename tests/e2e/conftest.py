@@ -10,11 +10,20 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.e2e.leaks import WRITTEN, spellings
 from tests.e2e.processes import Cloud, Node
 from tests.parts.containerd import Containerd
 from tests.parts.registry import Registry
 
 USER, PASSWORD = "tiger", "pass1234"
+SPELLINGS = spellings(PASSWORD)
+
+
+@pytest.fixture(autouse=True)
+def no_password_left() -> Iterator[None]:
+    """Fails the test after which the registry's password stands anywhere but in its Secret."""
+    yield
+    assert WRITTEN.leaks(SPELLINGS) == [], "the registry's password is where it must not be"
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +42,7 @@ def open_registry() -> Iterator[Registry]:
 @pytest.fixture(scope="session")
 def containerd(registry: Registry, open_registry: Registry) -> Iterator[Containerd]:
     with Containerd() as containerd:
+        WRITTEN.folders.add(containerd.root)
         containerd.trust(registry.address)
         containerd.trust(open_registry.address)
         yield containerd

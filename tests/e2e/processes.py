@@ -1,7 +1,8 @@
 """The product as its users run it: `cloudhub standalone`, `edgehub run` and `kubectl` as processes of their own.
 
 Nothing here imports the programs. Every process writes its log to a file, which is shown when something that a test
-waited for did not come; every one is ended with the test, however that ends.
+waited for did not come; every one is ended with the test, however that ends. Hub and agents log at debug level, and
+what they write is noted for `tests.e2e.leaks`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.e2e.leaks import WRITTEN
 from tests.parts.registry import free_port
 
 T = TypeVar("T")
@@ -60,8 +62,9 @@ async def command(
         if process.returncode is None:
             process.kill()
             await process.wait()
+    words = " ".join(map(str, args))
+    WRITTEN.printed.append((words, out + err))
     if process.returncode != code:
-        words = " ".join(map(str, args))
         raise CommandFailed(f"{words}\nended with {process.returncode}, not {code}\n{out.decode()}{err.decode()}")
     return out.decode() + (err.decode() if code else "")
 
@@ -72,6 +75,7 @@ class Program:
     def __init__(self, name: str, args: Sequence[str | Path], log: Path) -> None:
         self.name = name
         self.log = log
+        WRITTEN.folders.add(log.parent)
         self._args = [str(arg) for arg in args]
         # Not asyncio's: the process outlives the test, and so the event loop, that started it.
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,6 +125,7 @@ class Cloud:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        WRITTEN.folders.add(folder)
         self.data_dir = folder / "cloud"
         self.kubeconfig = self.data_dir / "kubeconfig"
         self.token_options: list[str | Path] = ["--data-dir", self.data_dir]
@@ -128,7 +133,7 @@ class Cloud:
         self.program = Program(
             "cloudhub",
             [
-                BIN / "cloudhub", "standalone", "--data-dir", self.data_dir, "--api-port", str(free_port()),
+                BIN / "cloudhub", "--debug", "standalone", "--data-dir", self.data_dir, "--api-port", str(free_port()),
                 "--websocket-port", str(self.websocket_port), "--https-port", str(self.https_port),
                 "--metrics-address", f"127.0.0.1:{self.metrics_port}",
             ],
@@ -213,7 +218,9 @@ class ClusterCloud(Cloud):
             [sys.executable, "-m", "tests.e2e.apiserver", self.data_dir, str(free_port()), definition],
             folder / "apiserver.log",
         )
-        self.program = Program("cloudhub", [BIN / "cloudhub", "run", "--config", self.config], folder / "cloudhub.log")
+        self.program = Program(
+            "cloudhub", [BIN / "cloudhub", "--debug", "run", "--config", self.config], folder / "cloudhub.log"
+        )
         self.write_config(settings)
 
     def write_config(self, settings: dict[str, Any]) -> None:
@@ -262,7 +269,9 @@ class Node:
         self.runtime = runtime
         self.folder = cloud.folder / name
         self.config = self.folder / "edgecore.yaml"
-        self.program = Program(name, [BIN / "edgehub", "run", "--config", self.config], cloud.folder / f"{name}.log")
+        self.program = Program(
+            name, [BIN / "edgehub", "--debug", "run", "--config", self.config], cloud.folder / f"{name}.log"
+        )
 
     async def join(self, token: str = "") -> None:
         """With a token for this node, made now, unless another is given."""

@@ -1,7 +1,17 @@
-"""Every byte that enters, spoiled: what reads it succeeds, or raises its own error in bounded words without a secret.
+"""Everything that enters the programs from outside, fed with what no honest peer sends.
 
-`mutate` spoils valid samples, as documents and as bytes; `targets` names what reads bytes, with samples and the errors
-that it may raise; the tests feed one to the other. Servers and files, where something must be survived, have modules of
-their own. In the gate the runs are few and the same each time; `make fuzz EXAMPLES=20000` makes more
-and others each time, and prints how many; a failure prints what reproduces it.
+A `Target` is one way in. Whatever its bytes, it may succeed or raise its documented error, whose text is short and
+holds no secret; it may neither crash, nor hang, nor grow. `tests.fuzz.test_targets` runs all of them briefly and always
+alike; ``make fuzz`` runs them for as long as wanted, with coverage as the guide where atheris is installed.
 """
+
+from __future__ import annotations
+
+from tests.fuzz.target import Target
+
+
+def all_targets() -> tuple[Target, ...]:
+    """Imported late: the targets import both programs."""
+    from tests.fuzz import files, parsers, peers
+
+    return (*parsers.TARGETS, *peers.TARGETS, *files.TARGETS)

@@ -19,13 +19,14 @@ from cloudhub.listen.acceptor import AcceptLimits
 from cloudhub.pki.join import JoinLimits
 from cloudhub.sessions.server import SessionLimits
 from cloudhub.standalone.server import StandaloneAPI
-from shared.wire import decode, encode_bytes, keepalive
-from tests.fuzz.mutate import SECRET, documents, spoiled
-from tests.fuzz.runs import drawn, ran, slow_fuzzing
-from tests.fuzz.targets import JOB, REPORT, SPEC, message
+from shared.wire import encode_bytes, keepalive
+from tests.fuzz.drawn import drawn
+from tests.fuzz.mutation import damaged, wronged
+from tests.fuzz.parsers import FROM_NODE, SPECS
+from tests.fuzz.target import MARKER
 from tests.integration.certificates import client_context, csr, node_context, node_subject
 from tests.integration.pki.test_join import KEY, join
-from tests.integration.sessions.hub import Hub, closed, eventually, hub
+from tests.integration.sessions.hub import Hub, closed, dispatch, eventually, hub
 from tests.integration.standalone.rest import CONFIG_MAPS, CRDS, JOBS, NODES, SECRETS, Rest, connected, job_crd
 
 OPEN = AcceptLimits(turn=20.0, running=200, running_per_address=200)
@@ -68,14 +69,14 @@ def _handshake(node: str) -> bytes:
 
 
 def _frames() -> bytes:
-    texts = (json.dumps(message("UpdateNodeActionStatus", JOB, REPORT)).encode(), encode_bytes(keepalive()))
+    texts = (*FROM_NODE, encode_bytes(keepalive()))
     frames = [Frame(Opcode.TEXT, text) for text in texts] + [Frame(Opcode.PING, b"x"), Frame(Opcode.CLOSE, b"\x03\xe8")]
     return b"".join(frame.serialize(mask=True) for frame in frames)
 
 
 @contextlib.asynccontextmanager
 async def _hub() -> AsyncIterator[Hub]:
-    async with hub(limits=SessionLimits(), accept_limits=OPEN, node_limit=500) as h:
+    async with hub(limits=SessionLimits(session_burst=10_000), accept_limits=OPEN, node_limit=500) as h:
         yield h
 
 
@@ -83,19 +84,16 @@ async def test_sessions_outlive_whatever_a_peer_sends() -> None:
     async with _hub() as h:
         with capture_logs() as logs:
             context = node_context(h.ca, "edge-1")
-            for data in drawn(spoiled(_frames()), slow_fuzzing):
-                answer = await _say(h.server.port, data, context, _handshake("edge-1"))
-                ran("session frames", refused=b"101" not in answer)
-            for data in drawn(spoiled(_handshake("edge-1")), slow_fuzzing):
-                answer = await _say(h.server.port, data, context)
-                ran("session handshake", refused=b"101" not in answer)
-            for data in drawn(st.binary(max_size=300), slow_fuzzing):
+            for data in drawn(damaged((_frames(),))):
+                await _say(h.server.port, data, context, _handshake("edge-1"))
+            for data in drawn(damaged((_handshake("edge-1"),))):
+                await _say(h.server.port, data, context)
+            for data in drawn(st.binary(max_size=300)):
                 await _say(h.server.port, data, None)
-                ran("before TLS", refused=True)
         assert _faults(logs) == []
         async with h.connect("edge-2") as socket:
             await eventually(lambda: h.server.get("edge-2"))
-            h.server.send("edge-2", decode(json.dumps(message("Check", JOB, {}, group="taskmanager"))))
+            assert h.server.send("edge-2", dispatch("edge-2"))
             assert "taskmanager" in str(await socket.recv())
             h.server.disconnect("edge-2", "a test")
             assert (await closed(socket))[0] == 1008
@@ -113,13 +111,11 @@ async def test_the_join_server_outlives_whatever_a_peer_sends() -> None:
         good = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         context = client_context(j.ca)
         with capture_logs() as logs:
-            for data in drawn(spoiled(good), slow_fuzzing):
+            for data in drawn(damaged((good,))):
                 answer = await _say(j.server.port, data, context)
-                ran("join request", refused=b" 200 " not in answer[:20])
                 assert not answer.startswith(b"HTTP/1.1 5")
-            for data in drawn(st.binary(max_size=300), slow_fuzzing):
+            for data in drawn(st.binary(max_size=300)):
                 await _say(j.server.port, data, None)
-                ran("before TLS", refused=True)
         assert _faults(logs) == []
         assert token not in str(logs)
         assert (await j.certificate("edge-2", token=j.token())).status == 200
@@ -132,10 +128,10 @@ async def test_the_join_server_outlives_whatever_a_peer_sends() -> None:
 _OBJECTS: dict[str, Any] = {
     JOBS: {
         "apiVersion": "operations.kubeedge.io/v1alpha1", "kind": "ImagePrePullJob",
-        "metadata": {"name": "job", "labels": {"a": "b"}}, "spec": SPEC,
+        "metadata": {"name": "job", "labels": {"a": "b"}}, "spec": json.loads(SPECS[0]),
     },
     SECRETS: {
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "type": "Opaque", "stringData": {"p": SECRET},
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "type": "Opaque", "stringData": {"p": MARKER},
     },
     CONFIG_MAPS: {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "b"}},
     NODES: {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "edge-1"}, "spec": {"taints": [{"key": "a"}]}},
@@ -165,19 +161,18 @@ async def test_the_embedded_api_answers_nonsense_with_a_status(tmp_path: Path) -
     async with StandaloneAPI(data_dir=tmp_path / "data") as api, connected(api) as rest:
         assert (await rest.post(CRDS, job_crd())).code == 201
         for path, sample in _OBJECTS.items():
-            for document in drawn(documents((sample,)), slow_fuzzing):
+            for document in drawn(wronged((json.dumps(sample).encode(),))):
                 await _refused_or_done(rest, "POST", path, document)
                 await _refused_or_done(rest, "PUT", f"{path}/{sample['metadata']['name']}", document)
         for kind, sample in _PATCHES.items():
-            for document in drawn(documents((sample,)), slow_fuzzing):
+            for document in drawn(wronged((json.dumps(sample).encode(),))):
                 await _refused_or_done(rest, "PATCH", f"{CONFIG_MAPS}/c", document, kind, fieldManager="fuzz")
-        for data in drawn(spoiled(json.dumps(_OBJECTS[CONFIG_MAPS]).encode()), slow_fuzzing):
+        for data in drawn(damaged((json.dumps(_OBJECTS[CONFIG_MAPS]).encode(),))):
             await _refused_or_done(rest, "POST", CONFIG_MAPS, data)
-        for text in drawn(st.text(max_size=30), slow_fuzzing):
+        for text in drawn(st.text(max_size=30)):
             for option in ("labelSelector", "fieldSelector", "continue", "limit", "resourceVersion", "timeoutSeconds"):
                 answer = await rest.get(CONFIG_MAPS, **{option: text})
                 assert answer.code < 500
-                ran("API options", refused=answer.code >= 400)
         assert (await rest.get(CONFIG_MAPS)).code == 200
 
 
@@ -190,5 +185,4 @@ async def _refused_or_done(
     if answer.code >= 400:
         assert answer.body["kind"] == "Status"
         assert answer.message
-        assert SECRET not in answer.message
-    ran("API objects", refused=answer.code >= 400)
+        assert MARKER not in answer.message

@@ -186,3 +186,10 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
         os.utime(path, (1, 1))
     remove_leftovers(status, tmp_path / "no such folder" / "file")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(p.name for p in (status, fresh, other))
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[1]", b'"x"', b"[" * 100_000, b"\xff", b'{"pid": 1'])
+def test_a_status_file_that_is_none_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "status.json").write_bytes(content)
+    with pytest.raises(StatusError, match="is no status of an agent"):
+        read_status(tmp_path)

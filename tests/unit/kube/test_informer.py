@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -303,3 +304,41 @@ async def test_what_is_kept_of_a_job_leaves_out_the_entries_by_node() -> None:
             job = jobs.get("a")
             assert job is not None
             assert job.status == {"state": "Pulling", "counts": {"total": 9}}
+
+
+@pytest.mark.parametrize(
+    "page", [{"items": 7}, {"items": "ab"}, {"items": {"a": 1}}, {"metadata": [1]}, {"metadata": "x"}], ids=str
+)
+async def test_a_list_that_is_none_is_read_again_and_does_not_end_the_informer(page: dict[str, Any]) -> None:
+    async with running_api() as api, client_of(api) as client:
+        await put_job(api, "a")
+        answers = [{"metadata": {"resourceVersion": "100"}, "items": [], **page}]
+        honest = client.request
+
+        async def lying_once(method: str, path: str, **options: Any) -> dict[str, Any]:
+            return answers.pop() if answers else await honest(method, path, **options)
+
+        client.request = lying_once  # type: ignore[method-assign]
+        jobs = JobInformer(client=client, **FAST)
+        async with in_background(jobs.run):
+            await asyncio.wait_for(jobs.synced(), 60)
+            assert [job.name for job in jobs.list()] == ["a"]
+
+
+@pytest.mark.parametrize("version", ["\u0661\u0662", "\u00b2", "9" * 5000])
+async def test_a_resource_version_that_is_no_number_of_kubernetes_does_not_end_the_informer(version: str) -> None:
+    async with running_api() as api:
+        await put_job(api, "a")
+        line = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
+        api.bad_watch_line = json.dumps(line).encode() + b"\n"
+        async with informed(api) as jobs:
+            await put_job(api, "b")
+            await eventually(lambda: jobs.get("b") is not None, within=60)
+
+
+async def test_a_job_with_an_endless_number_is_left_out() -> None:
+    async with running_api() as api:
+        await put_job(api, "a", metadata={"name": "a", "generation": float("inf")})
+        await put_job(api, "b")
+        async with informed(api) as jobs:
+            assert [job.name for job in jobs.list()] == ["b"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -265,3 +266,21 @@ async def test_a_malformed_reference_never_reaches_the_runtime(runtime: CRIRunti
     with pytest.raises(InvalidImage):
         await runtime.pull("UPPER CASE", None)
     assert fake.pulls == []
+
+
+async def test_an_answer_that_is_no_message_of_cri_is_a_clear_error(socket: Path) -> None:
+    async def respond(_request: bytes, _context: Any) -> bytes:
+        return b"\x0a\xff\xff"
+
+    handlers = {name: grpc.unary_unary_rpc_method_handler(respond) for name in ("ListImages", "PullImage")}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("runtime.v1.ImageService", handlers),))
+    server.add_insecure_port(f"unix://{socket}")
+    await server.start()
+    runtime = CRIRuntime(socket=socket)
+    with pytest.raises(RuntimeUnavailable, match="cannot be read as CRI's"):
+        await runtime.list()
+    with pytest.raises(TransientPullError, match="cannot be read as CRI's"):
+        await runtime.pull("registry.example/a:v1", None)
+    await runtime.close()
+    await server.stop(None)

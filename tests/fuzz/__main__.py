@@ -1,0 +1,91 @@
+"""``make fuzz``: every target for longer, from another seed each time, and what was run.
+
+    make fuzz ARGS="--examples 20000 --target message --target manifest --seed 7"
+    make fuzz ARGS="--minutes 5"              the same again and again, for minutes a target
+    make fuzz ARGS="--coverage --minutes 5"   pure parsers alone, with atheris, which follows the branches that it meets
+
+What is found is printed with the seed and the input that brings it back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import subprocess
+import sys
+import time
+import traceback
+
+import structlog
+
+from tests.fuzz import all_targets
+from tests.fuzz.run import Runs, run_target
+from tests.fuzz.target import Target
+
+
+def main() -> int:
+    options = _options()
+    # Each refusal is a line in the log.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
+    chosen = [target for target in all_targets() if not options.target or target.name in options.target]
+    if options.coverage:
+        return _with_coverage([target for target in chosen if target.cost <= 2], options.minutes or 1.0)
+    found = [_run(target, options) for target in chosen]
+    _say(f"{sum(found)} of {len(found)} targets broke their promise")
+    return 1 if any(found) else 0
+
+
+def _run(target: Target, options: argparse.Namespace) -> bool:
+    number = options.seed
+    started = time.monotonic()
+    runs = Runs()
+    broken = False
+    while not broken:
+        try:
+            more = run_target(target, examples=max(20, options.examples // target.cost), number=number)
+        except Exception:
+            traceback.print_exc()
+            _say(f"{target.name}: seed {number}")
+            broken = True
+        else:
+            runs.taken += more.taken
+            runs.refused += more.refused
+        number += 1
+        if time.monotonic() - started >= 60 * options.minutes:
+            break
+    seconds = time.monotonic() - started
+    _say(
+        f"{target.name:20} {runs.total:9,} runs  {runs.taken:9,} taken  {runs.refused:9,} refused  {seconds:7.1f} s"
+        f"{'  BROKEN' if broken else ''}"
+    )
+    return broken
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _with_coverage(targets: list[Target], minutes: float) -> int:
+    """Each in a process of its own: atheris never returns."""
+    worst = 0
+    for target in targets:
+        command = [sys.executable, "-m", "tests.fuzz.coverage_guided", target.name, str(int(60 * minutes))]
+        worst = max(worst, subprocess.run(command, check=False).returncode)
+    return worst
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make fuzz", description="Feed every way in with bad input.")
+    parser.add_argument("--target", action="append", help="one of them (repeatable); all otherwise")
+    parser.add_argument("--examples", type=int, default=5000, help="inputs of a pure parser; dearer targets get fewer")
+    parser.add_argument("--minutes", type=float, default=0.0, help="go on with new seeds for so long a target")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--coverage", action="store_true", help="with atheris (pip install atheris)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
