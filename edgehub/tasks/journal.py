@@ -270,7 +270,9 @@ def _is_corrupt(error: BaseException) -> bool:
     if isinstance(error, _NewerJournal | _CorruptJournal):
         return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    # The last two: flipped bits inside the schema's text pass SQLite's own check, and then a column is missing or a
+    # constraint is another. Our statements fit our schema.
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 
 
 def _text(error: BaseException) -> str:
@@ -293,7 +295,7 @@ def _entry(row: sqlite3.Row) -> Entry:
         )
         final = Report.model_validate_json(row["final"]) if row["final"] is not None else None
         return Entry(task=task, state=TaskState(row["state"]), changed_at=row["changed_at"], final=final)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # IndexError: a column of another name
         raise _CorruptJournal("an entry is not of the shape that this agent writes") from error
 
 

@@ -279,3 +279,21 @@ def test_a_file_of_the_first_version_is_taken_over_with_what_it_holds(path: Path
     again.close()
     assert (stored.id, stored.task) == (report_id, asked)
     assert not list(path.parent.glob("*.corrupt"))
+
+
+@pytest.mark.parametrize("word", ["accepted", "changed_at REAL", "attempt INTEGER", "template TEXT", "dialect TEXT"])
+def test_a_schema_with_a_flipped_bit_is_moved_aside(journal: JournalFile, path: Path, clock: Clock, word: str) -> None:
+    journal.accept(task("a"))
+    journal.close()
+    data = bytearray(path.read_bytes())
+    data[data.find(word.encode()) + 1] ^= 1
+    path.write_bytes(data)
+    again = _reopened(path, clock)
+    again.get("uid-1")
+    asked = task("b", uid="uid-2")
+    again.accept(asked)
+    entry = again.get("uid-2")
+    again.close()
+    assert entry is not None
+    assert entry.task == asked
+    assert path.with_name("journal.db.corrupt").exists()
