@@ -278,9 +278,9 @@ async def test_an_answer_that_is_no_message_of_cri_is_a_clear_error(socket: Path
     server.add_insecure_port(f"unix://{socket}")
     await server.start()
     runtime = CRIRuntime(socket=socket)
-    with pytest.raises(RuntimeUnavailable, match="cannot be read as CRI's"):
+    with pytest.raises(RuntimeUnavailable, match="no message of CRI"):
         await runtime.list()
-    with pytest.raises(TransientPullError, match="cannot be read as CRI's"):
+    with pytest.raises(TransientPullError, match="no message of CRI"):
         await runtime.pull("registry.example/a:v1", None)
     await runtime.close()
     await server.stop(None)
