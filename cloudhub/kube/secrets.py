@@ -62,7 +62,8 @@ def secret_object(item: Mapping[str, Any], where: str) -> SecretObject:
         decoded = {str(key): base64.b64decode(value, validate=True) for key, value in data.items()}
     except (binascii.Error, TypeError, ValueError, AttributeError):
         raise Rejected(f"Secret {where}: its data is no base64") from None
-    about = item.get("metadata") or {}
+    metadata = item.get("metadata")
+    about = metadata if isinstance(metadata, Mapping) else {}
     return SecretObject(
         type=str(item.get("type") or OPAQUE),
         data=decoded,

@@ -149,10 +149,7 @@ def _key(value: Any) -> str:
 
 def _parse_yaml(raw: bytes, duplicates: _Duplicates) -> Any:
     try:
-        if b"*" in raw and any(
-            isinstance(event, yaml.AliasEvent) for event in yaml.parse(raw, Loader=yaml.CSafeLoader)
-        ):
-            raise yaml.YAMLError("aliases are not taken")
+        _check_events(raw)
         loader = _YamlLoader(raw)
         loader.duplicates = duplicates
         try:
@@ -164,6 +161,21 @@ def _parse_yaml(raw: bytes, duplicates: _Duplicates) -> Any:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or (str(error) if isinstance(error, yaml.YAMLError) else "bad value")
         raise InvalidBody(f"error converting YAML to JSON: yaml: {str(problem)[:128]}{where}") from None
+
+
+def _check_events(raw: bytes) -> None:
+    """Before anything is built: a hundred thousand brackets would end the process, since the C loader builds them by
+    recursion and knows no limit."""
+    depth = 0
+    for event in yaml.parse(raw, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise RecursionError
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not taken")
 
 
 def _check_depth(value: Any) -> None:

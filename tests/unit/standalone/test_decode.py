@@ -76,3 +76,10 @@ def test_strict_decoding_speaks_the_servers_words() -> None:
     )
     assert field_warnings(["spec.foo"]) == ['unknown field "spec.foo"']
     assert cannot_be_handled("Node", "v1", "x") == 'Node in version "v1" cannot be handled as a Node: x'
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/yaml"])
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b"- "])
+def test_nesting_without_end_is_refused_and_ends_no_process(content_type: str, opening: bytes) -> None:
+    with pytest.raises(InvalidBody):
+        decode_body(opening * 100_000, content_type)
