@@ -115,6 +115,14 @@ async def ask(link: ClientConnection, secret: str) -> dict[str, Any]:
             return answer
 
 
+async def told(link: ClientConnection, operation: str) -> dict[str, Any]:
+    """The next message of this operation; the Secret that is pushed before a task is one of another."""
+    while True:
+        message: dict[str, Any] = json.loads(await asyncio.wait_for(link.recv(), 60))
+        if message["route"]["operation"] == operation:
+            return message
+
+
 async def test_a_node_gets_no_session_under_another_name(ground: Ground) -> None:
     with pytest.raises(InvalidStatus) as caught:
         await ground.session("mallory", as_node="edge-1")
@@ -131,8 +139,7 @@ async def test_a_node_says_nothing_of_tasks_that_are_not_its_own_and_reads_no_se
     )  # fmt: skip
     async with ground.session("edge-1") as victim, ground.session("mallory") as mallory:
         await ground.cloud.apply(job("private", [IMAGE], ["edge-1"], imageSecrets="default/private"))
-        task = json.loads(await asyncio.wait_for(victim.recv(), 60))
-        resource = task["route"]["resource"]
+        resource = (await told(victim, "Check"))["route"]["resource"]
 
         answer = await ask(mallory, "default/secret/private")
         assert (answer["route"]["operation"], PASSWORD in json.dumps(answer)) == ("error", False)
