@@ -12,6 +12,8 @@ reason that is safe to log (no content of the message is repeated in it beyond n
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import time
 import uuid
@@ -123,6 +125,16 @@ class Message(_Wire):
     content: Any = None
 
 
+_ID_PREFIX: Final = str(uuid.uuid4())[:-12]
+_ids = itertools.count(int.from_bytes(os.urandom(4), "big"))
+
+
+def _fresh_id() -> str:
+    """A UUID by its form, and as unique: the process's own random part, then a number. Asking the kernel for new random
+    bytes each time took a tenth of what a node task costs."""
+    return f"{_ID_PREFIX}{next(_ids) % (1 << 48):012x}"
+
+
 def new_message(
     *,
     source: str,
@@ -139,7 +151,7 @@ def new_message(
     return Message.model_validate(
         {
             "header": {
-                "msg_id": str(uuid.uuid4()),
+                "msg_id": _fresh_id(),
                 "parent_msg_id": parent,
                 "timestamp": time.time_ns() // 1_000_000,
                 "resourceversion": resourceversion,
