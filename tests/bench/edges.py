@@ -215,7 +215,9 @@ class Fleet:
 
     def lost(self, node: Node, *, was_open: bool) -> None:
         self._open.discard(node.name)
-        self._all_open.clear()
+        if self._all_open.is_set():
+            self._all_open.clear()
+            self._door_opened = 0.0
         if was_open:
             self._lost += 1
             if self._door is None or self._door.done():
@@ -223,7 +225,9 @@ class Fleet:
             self._spawn(self._return(node, self._door))
 
     async def _return(self, node: Node, door: asyncio.Task[float]) -> None:
-        self._door_opened = await door
+        opened = await door
+        # The first one of this outage: a node that loses its link once more does not make the rest come back sooner.
+        self._door_opened = self._door_opened or opened
         await self._dial(node)
 
     async def _wait_for_the_door(self) -> float:
