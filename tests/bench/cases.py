@@ -23,8 +23,8 @@ from tests.bench.lines import Worker
 
 Record = dict[str, Any]
 
-SPARE_DESCRIPTORS: Final = 300
-"""Of the hub, beside its sessions."""
+SPARE_DESCRIPTORS: Final = 1400
+"""Of the hub, beside its sessions: with fewer it lets hardly anybody wait at its door."""
 MAX_OBJECT: Final = 400_000
 EDGES: Final = "tests.bench.edges"
 
@@ -54,7 +54,7 @@ async def connected(
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         usable, note = usable_sessions(nodes)
-        hub = Hub(folder)
+        hub = Hub(folder, node_limit=usable)
         async with hub.running(), Worker(EDGES, hub.pki, log=folder / "edges.log") as edges:
             names = (await edges.ask("prepare", count=usable))["nodes"]
             idle = await settled(hub)

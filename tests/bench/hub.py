@@ -23,7 +23,6 @@ from tests.e2e.processes import ClusterCloud, eventually
 IMAGE: Final = "registry.example/team/app:v1"
 JOBS: Final = path_of(LATER_VERSION)
 """The stored version, in which an object is as large as it is."""
-NODE_LIMIT: Final = 30_000
 FINAL: Final = ("Successful", "Failed")
 
 
@@ -53,10 +52,11 @@ class Seen:
 class Hub:
     """API server, hub, and a watch on the jobs. Times are of the machine's monotonic clock."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, node_limit: int) -> None:
         self.pki = folder / "pki"
         create_ca(self.pki)
-        self.cloud = ClusterCloud(folder, {"cloudHub": {"nodeLimit": NODE_LIMIT}, "taskManager": {"enable": True}})
+        settings = {"cloudHub": {"nodeLimit": node_limit}, "taskManager": {"enable": True}}
+        self.cloud = ClusterCloud(folder, settings, debug=False)
         self.jobs: dict[str, Seen] = {}
         self._api: KubeClient
         self._changed = asyncio.Event()

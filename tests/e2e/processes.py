@@ -206,9 +206,9 @@ class Cloud:
 
 class ClusterCloud(Cloud):
     """`cloudhub run` against an API server in a process of its own. ``settings`` is laid over cloudcore.yaml;
-    ``definition`` of jobs: ours, or an edition of KubeEdge's."""
+    ``definition`` of jobs: ours, or an edition of KubeEdge's. Without ``debug`` it logs as a hub in production does."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any], definition: str = "ours") -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], definition: str = "ours", *, debug: bool = True) -> None:
         super().__init__(folder)
         self.data_dir.mkdir()
         self.config = folder / "cloudcore.yaml"
@@ -218,9 +218,8 @@ class ClusterCloud(Cloud):
             [sys.executable, "-m", "tests.e2e.apiserver", self.data_dir, str(free_port()), definition],
             folder / "apiserver.log",
         )
-        self.program = Program(
-            "cloudhub", [BIN / "cloudhub", "--debug", "run", "--config", self.config], folder / "cloudhub.log"
-        )
+        run: list[str | Path] = [BIN / "cloudhub", *(["--debug"] if debug else []), "run", "--config", self.config]
+        self.program = Program("cloudhub", run, folder / "cloudhub.log")
         self.write_config(settings)
 
     def write_config(self, settings: dict[str, Any]) -> None:
