@@ -40,6 +40,7 @@ from shared import prepull
 from shared.wire import (
     Feature,
     Group,
+    ImageResult,
     Message,
     Operation,
     Report,
@@ -164,6 +165,7 @@ class Reports:
         return received
 
     def _change(self, session: SessionInfo, job: str, report: Report, event: TaskEvent) -> TaskChange:
+        results = report.images() if report.action == "Pull" else []
         live = self._live.named(job)
         in_parts = live is not None and not session.features and live.spec.image_secrets is not None
         uid = live.job.uid if live is not None else ""
@@ -174,9 +176,9 @@ class Reports:
             attempt = report.task.attempt
         else:
             attempt = None
-            if live is not None and _is_of_another_job(report, live.spec.images, in_parts=in_parts):
+            if live is not None and _is_of_another_job(report, results, live.spec.images, in_parts=in_parts):
                 live, uid = None, ""
-        images = _images_of(report, live.spec.images if live is not None else ())
+        images = _images_of(results, live.spec.images if live is not None else ())
         if event is TaskEvent.PULL_SUCCEEDED and not all(ok for _, ok, _ in images):
             event = TaskEvent.PULL_FAILED
         reason = _reason(report, event, images)
@@ -259,11 +261,13 @@ def _report(content: Any) -> Report:
         raise WireError(first_problem(error)) from None
 
 
-def _is_of_another_job(report: Report, images: Sequence[str], *, in_parts: bool) -> bool:
+def _is_of_another_job(
+    report: Report, results: Sequence[ImageResult], images: Sequence[str], *, in_parts: bool
+) -> bool:
     """An EdgeCore names no uid, but the images that it was asked for: an earlier job of this name had others."""
     if report.action != "Pull":
         return False
-    named, known = {result.image for result in report.images()}, set(images)
+    named, known = {result.image for result in results}, set(images)
     return not named <= known or (report.succ and not in_parts and bool(named) and named != known)
 
 
@@ -284,11 +288,9 @@ def _unbelievable(live: LiveJob) -> str:
     return f"{reason}: its EdgeCore does so when it cannot read the Secret {secret}" if secret is not None else reason
 
 
-def _images_of(report: Report, known: Sequence[str]) -> list[ImageOutcome]:
-    """The job's images of which the report speaks, in the job's order. Raises `WireError`."""
-    if report.action != "Pull":
-        return []
-    named = {result.image: result for result in report.images()}
+def _images_of(results: Sequence[ImageResult], known: Sequence[str]) -> list[ImageOutcome]:
+    """The job's images of which the report speaks, in the job's order."""
+    named = {result.image: result for result in results}
     return [
         (image, named[image].ok, named[image].reason if not named[image].ok else "")
         for image in known
