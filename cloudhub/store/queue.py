@@ -31,7 +31,7 @@ from cloudhub.store.changes import MAX_REASON
 from cloudhub.store.errors import StoreUnavailable
 from cloudhub.store.records import Commit, Entry, Job, LiveTask, NewJob, Outcome, TaskChange
 from cloudhub.store.room import lack_of_room
-from cloudhub.store.writer import Writer, is_unavailability, reason_of
+from cloudhub.store.writer import MAX_BATCH, Writer, is_unavailability, reason_of
 from cloudhub.taskmanager.lifecycle import Tally
 from shared.jobs import Action, Event
 
@@ -136,14 +136,16 @@ class TaskQueue:
 
     async def survey(self, uids: Iterable[str]) -> tuple[dict[str, Job], list[LiveTask]]:
         """Those of these jobs that are stored, and what is in flight of them. Unlike the reads below, it is as of the
-        last commit that `on_commit` told of, neither before nor after: it is read by the writer."""
+        last commit that `on_commit` told of, neither before nor after: it is read by the writer, in a transaction of
+        its own. In one with others, these would be told of before the survey's caller goes on, and undone in its mind.
+        """
         names = json.dumps(list(uids))
 
         def read(connection: Connection, _commit: Commit) -> tuple[dict[str, Job], list[LiveTask]]:
             jobs = {job.uid: job for job in tx.read_jobs(connection, sql.SELECT_JOBS, names=names)}
             return jobs, tx.live_tasks(tx.load(connection, sql.SELECT_IN_FLIGHT, names=names))
 
-        found: tuple[dict[str, Job], list[LiveTask]] = await self._writer.submit(read)
+        found: tuple[dict[str, Job], list[LiveTask]] = await self._writer.submit(read, weight=MAX_BATCH)
         return found
 
     # --- Reads ------------------------------------------------------------------------------------------------------

@@ -254,9 +254,12 @@ class Scheduler:
             return
         left = task.deadline - self._clock.time()
         # Its last report may have been committed since the task was read.
-        unsent = self._nodes.is_unsent(task.node, task.job_uid, session.serial)
-        if unsent and self._send(live, session, task.state, task.attempt, left, task.reported_images()):
+        if not self._nodes.is_unsent(task.node, task.job_uid, session.serial):
+            return
+        if self._send(live, session, task.state, task.attempt, left, task.reported_images()):
             _log.debug("sent again", job=live.job.name, node=task.node, attempt=task.attempt)
+        else:
+            self._not_sent(task.node, task.job_uid)
 
     def _go_on(self) -> bool:
         """Asks stock nodes for what comes after what they have reported."""

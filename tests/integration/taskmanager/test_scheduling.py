@@ -236,6 +236,23 @@ async def test_a_new_session_of_the_same_node_is_sent_its_task_again_once(world:
     assert {asked.attempt for asked in world.asked("a")} == {1}
 
 
+async def test_a_task_that_had_no_room_on_the_new_session_is_sent_again_when_there_is(world: World) -> None:
+    world.nodes.add("a")
+    world.sessions.connect("a")
+    world.job(nodes=["a"])
+    await world.until(lambda: len(world.asked("a")) == 1)
+    world.sessions.full.add("a")
+    world.sessions.connect("a")
+    await world.until_idle()
+    assert len(world.asked("a")) == 1
+    world.sessions.full.clear()
+    world.clock.advance(2)
+    await world.until(lambda: len(world.asked("a")) == 2)
+    world.clock.advance(5)
+    await world.until_idle()
+    assert [asked.attempt for asked in world.asked("a")] == [1, 1]
+
+
 async def test_a_job_without_check_items_is_sent_as_a_pull(world: World) -> None:
     world.nodes.add("a")
     world.sessions.connect("a", behaviour=world.sessions.obey)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -303,6 +304,26 @@ async def test_what_is_published_is_a_version(queue: TaskQueue) -> None:
     await queue.mark_published("u1", 2)
     await queue.mark_published("u1", 99)
     assert await queue.unpublished() == []
+
+
+@pytest.mark.parametrize("first", ["survey", "change"])
+async def test_a_survey_is_as_of_the_last_commit_that_was_told_of(queue: TaskQueue, first: str) -> None:
+    await queue.admit(new_job(nodes=2))
+    await queue.apply([change("n0", E.DISPATCHED), change("n1", E.DISPATCHED)])
+    told: list[Commit] = []
+    queue.on_commit = told.append
+
+    async def survey() -> None:
+        jobs, in_flight = await queue.survey(["u1"])
+        heard = sum(len(commit.outcomes) for commit in told)
+        assert jobs["u1"].tally.in_flight == len(in_flight) == 2 - heard
+
+    async def report() -> None:
+        await queue.apply([change("n0", E.CHECK_FAILED)])
+
+    # Both are there when the writer looks: it would put them into one transaction.
+    both = [survey(), report()] if first == "survey" else [report(), survey()]
+    await asyncio.gather(*both, report())
 
 
 async def test_live_tasks_are_found_by_node_and_by_job(queue: TaskQueue) -> None:
