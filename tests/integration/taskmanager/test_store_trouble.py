@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloudhub.store import writer
 from cloudhub.store.errors import StoreUnavailable
-from tests.integration.taskmanager.world import FullDisk, World
+from tests.integration.taskmanager.world import FullDisk, World, open_world
 
 
 async def test_a_job_goes_on_when_there_is_space_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,3 +82,28 @@ async def test_a_commit_that_failed_but_is_on_the_disk_loses_no_task(world: Worl
     await world.until(lied.is_set)
     await world.until_state("Successful")
     assert len(world.asked("a")) == 1
+
+
+async def test_what_ended_while_the_store_was_surveyed_makes_room_on_its_node(tmp_path: Path) -> None:
+    async with open_world(tmp_path, node_tasks=1) as world:
+        world.nodes.add("a")
+        world.sessions.connect("a")
+        world.job("first", nodes=["a"])
+        await world.until(lambda: world.asked("a"))
+        world.job("second", nodes=["a"])
+        await world.until_published(lambda: world.entry("a", "second").get("reason"))
+        survey = world.store.survey
+        reports: list[asyncio.Future[str]] = []
+
+        async def survey_and_report(uids: Iterable[str]) -> object:
+            # Both wait when the writer looks next, as after a disk was full.
+            surveying = asyncio.ensure_future(survey(uids))
+            await asyncio.sleep(0)
+            reports.append(asyncio.ensure_future(world.sessions.pull("a", world.asked("a")[0])))
+            return await surveying
+
+        world.store.survey = survey_and_report  # type: ignore[method-assign,assignment]
+        world.manager._scheduler.doubt()
+        await world.until(lambda: len(world.asked("a")) == 2)
+        assert world.asked("a")[1].job == "second"
+        await asyncio.gather(*reports)
