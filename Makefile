@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := pyproject.toml constraints.txt
 
+# The tests start these programs some hundred times: compiled once is enough.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test bench bench-quick chaos fuzz binary format lint types contracts unit system-packages clean help
 
 help:
@@ -24,14 +27,14 @@ demo: $(VENV)/.runtime
 
 test: system-packages $(VENV)/.dev
 	@$(MAKE) --no-print-directory lint types contracts
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 types: $(VENV)/.dev
-	$(BIN)/mypy
+	$(BIN)/mypy -n 2
 
 contracts: $(VENV)/.dev
 	$(BIN)/lint-imports

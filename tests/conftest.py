@@ -1,11 +1,26 @@
-"""What every test gets: a check that it leaves no asyncio task behind."""
+"""What every test gets: a check that it leaves no asyncio task behind, and hypothesis without a clock."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler.protocol import Scheduling
+
+from tests.lanes import make_scheduler
+
+# How long an example takes is the machine's business: no test asserts a time, hypothesis' own checks neither.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which ``-p no:xdist`` takes away
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    return make_scheduler(config, log)
 
 
 @pytest_asyncio.fixture(autouse=True)

@@ -133,9 +133,20 @@ class Registry:
 
 def free_port() -> int:
     """A free port below those that the system gives to outgoing connections, which could take it before the registry
-    does: docker-registry does not tell which one it got for port 0."""
+    does: docker-registry does not tell which one it got for port 0.
+
+    It is the caller's for as long as this process lives, also while nobody listens there, as before a server's start
+    and between its lives: no test that runs at the same time on this machine is given it."""
     while True:
         port = random.randrange(_FIRST_PORT, _LAST_PORT)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            claim = socket.socket(socket.AF_UNIX)
+            try:
+                # In Linux's namespace without files: the kernel lets one process have a name, and gives it up for us.
+                claim.bind(f"\0cloudhub-tests-port-{port}")
+            except OSError:
+                claim.close()
+                continue
+            claim.detach()
             return port
