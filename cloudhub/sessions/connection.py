@@ -1,8 +1,9 @@
 """One connection of a node: the asyncio protocol between the transport and the rules.
 
-websockets' sans-IO protocol does the WebSocket framing, `SessionRules` says what frames mean, and this class moves
-bytes. It is written on the bare transport instead of websockets' ready-made connection for the sake of ten thousand
-idle sessions: no task, no queue and no timer belongs to a session that only sends keepalives.
+websockets' sans-IO protocol does the WebSocket framing, but for the ordinary frames (`cloudhub.sessions.frames`),
+`SessionRules` says what frames mean, and this class moves bytes. It is written on the bare transport instead of
+websockets' ready-made connection for the sake of ten thousand idle sessions: no task, no queue and no timer belongs to
+a session that only sends keepalives.
 
 Guarantees:
 - Messages that arrived together are handed over together: a node's reports of check and pull then share one commit.
@@ -29,6 +30,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from cloudhub.pki.keys import UNREADABLE
+from cloudhub.sessions.frames import Boundary, ordinary, text_frame
 from cloudhub.sessions.protocol import (
     Answer,
     CloseCode,
@@ -64,6 +66,7 @@ class NodeConnection(asyncio.Protocol):
     """From the end of the TLS handshake to the loss of the link."""
 
     __slots__ = (
+        "_boundary",
         "_handshaken",
         "_held",
         "_inbox",
@@ -85,6 +88,7 @@ class NodeConnection(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._ws = ServerProtocol(max_size=MAX_FRAME_BYTES, logger=_websockets_log)
+        self._boundary = Boundary()
         self._transport: asyncio.Transport | None = None
         self._rules: SessionRules | None = None
         self._outbox: Outbox | None = None
@@ -125,8 +129,14 @@ class NodeConnection(asyncio.Protocol):
     # --- What the owner asks for ----------------------------------------------------------------------------------
 
     def send(self, frame: bytes) -> bool:
-        """Queues ``frame`` and sends what may be sent. False when there is no room."""
-        if not self.is_open or self._outbox is None or not self._outbox.put(frame):
+        """Sends ``frame``, or queues it until it may be sent. False when there is no room."""
+        outbox = self._outbox
+        if not self.is_open or outbox is None:
+            return False
+        if not self._write_paused and outbox.may_pass(frame, self._owner.now):
+            self._write(text_frame(frame))
+            return True
+        if not outbox.put(frame):
             return False
         self.flush()
         return True
@@ -140,8 +150,7 @@ class NodeConnection(asyncio.Protocol):
             if frame is None:
                 self._owner.paced(self)
                 return
-            self._ws.send_text(frame)
-            self._write_out()
+            self._write(text_frame(frame))
 
     def time_passed(self) -> None:
         """A limit of this session may have been reached, or reading may go on."""
@@ -268,10 +277,30 @@ class NodeConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _feed(self, data: bytes) -> None:
-        if self._ws.reader.eof:
-            return
-        self._ws.receive_data(data)
-        self._after_feed()
+        at, end = 0, len(data)
+        while at < end and not self._ws.reader.eof:
+            if self._ws.state is State.CONNECTING:
+                # By lines, so that it is known where the first frame begins.
+                stop = data.find(b"\n", at) + 1 or end
+            else:
+                at = self._take_ordinary(data, at)
+                stop = self._boundary.follow(data, at) if at < end else at
+            if at < stop:
+                self._ws.receive_data(data[at:stop])
+                self._after_feed()
+                at = stop
+
+    def _take_ordinary(self, data: bytes, at: int) -> int:
+        """Reads what need not go through the sans-IO protocol, and returns where that begins which must."""
+        rules = self._rules
+        if rules is None or self._partial is not None or not self._boundary.between_frames:
+            return at
+        # A message may end the session; what comes after it is not read, but for the answer to the close frame.
+        while self.is_open and (found := ordinary(data, at)) is not None:
+            text, at = found
+            rules.frame_arrived(len(text), self._owner.now)
+            self._on_message(text)
+        return at
 
     def _after_feed(self) -> None:
         events = self._ws.events_received()
@@ -390,14 +419,16 @@ class NodeConnection(asyncio.Protocol):
         if not chunks or self._lost or self._transport is None:
             return
         end = chunks[-1] == b""
-        data = b"".join(chunks)
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
+        self._write(b"".join(chunks))
         if end:
             # The empty chunk asks for a half-close, which TLS does not have. Closing sends what is buffered first; the
             # owner cuts the link if that takes too long.
             self._owner.closing(self)
             self._transport.close()
+
+    def _write(self, data: bytes) -> None:
+        if data and not self._lost and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def _end_rules(self) -> None:
         self.is_open = False

@@ -28,6 +28,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._frames) if self._frames is not None else 0
 
+    def may_pass(self, frame: bytes, now: float) -> bool:
+        """Whether ``frame`` may go now without having been queued. A yes counts as sent."""
+        return self._frames is None and len(frame) <= self._max_bytes and self._allowed(now)
+
     def put(self, frame: bytes) -> bool:
         """False when there is no room; then nothing was queued."""
         if len(self) >= self._max_messages or self._bytes + len(frame) > self._max_bytes:

@@ -46,6 +46,14 @@ def test_a_paced_outbox_lets_a_few_go_at_once_and_as_many_again_each_second() ->
     assert [taken(0.0), taken(0.0), taken(0.5), taken(1.5), taken(60.0), taken(61.0)] == [4, 0, 2, 4, 4, 4]
 
 
+def test_a_frame_passes_by_only_when_none_waits_and_bounds_and_pace_allow() -> None:
+    box = outbox(max_bytes=10, burst=2)
+    assert [box.may_pass(b"x" * 11, 0.0), box.may_pass(b"1", 0.0)] == [False, True]
+    assert box.put(b"2")
+    assert not box.may_pass(b"3", 0.0)
+    assert [box.take(0.0), box.may_pass(b"3", 0.0), box.may_pass(b"3", 1.0)] == [b"2", False, True]
+
+
 @given(st.lists(st.one_of(st.binary(max_size=300), st.none()), max_size=80), st.sampled_from([None, 3]))
 def test_no_sequence_exceeds_the_bounds_or_changes_the_order(steps: list[bytes | None], burst: int | None) -> None:
     box, inside = outbox(burst=burst), list[bytes]()
