@@ -346,18 +346,19 @@ class Scheduler:
     def _turns_of(self, live: LiveJob, nodes: Iterable[str]) -> list[TaskChange]:
         changes: list[TaskChange] = []
         room = live.room
+        # One time for all: what is alike is written as one.
+        now = self._clock.time()
         for node in nodes:
             if room == 0:
                 break
-            change = self._turn_of(live, node)
+            change = self._turn_of(live, node, now)
             if change.event is not TaskEvent.POSTPONED:
                 self._nodes.add(node, live.job.uid)
                 room -= 1
             changes.append(change)
         return changes
 
-    def _turn_of(self, live: LiveJob, node: str) -> TaskChange:
-        now = self._clock.time()
+    def _turn_of(self, live: LiveJob, node: str, now: float) -> TaskChange:
         deadline: float | None = now + live.job.timeout_seconds
         event, reason = TaskEvent.POSTPONED, "waiting for the node to connect"
         session = self._sessions.get(node)
