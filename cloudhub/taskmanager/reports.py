@@ -62,7 +62,7 @@ FOREIGN_NODE: Final = "foreign_node"
 OVERFLOW: Final = "store_unavailable"
 
 _REMEMBERED: Final = 16_384
-"""Length of a report's words on images up to which they are remembered: all nodes that did the same job say the same."""
+"""Length of what a report says of images up to which it is remembered: nodes that did the same job say the same."""
 
 _EVENTS: Final = {
     ("Check", True): TaskEvent.CHECK_SUCCEEDED,
