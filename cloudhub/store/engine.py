@@ -34,7 +34,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, MetaData, event
+from sqlalchemy import URL, Connection, Engine, MetaData, NullPool, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -127,6 +127,17 @@ def _engine(path: Path) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _on_connect)
     event.listen(engine.sync_engine, "begin", _on_begin)
     return engine
+
+
+def writing_engine(engine: AsyncEngine) -> Engine:
+    """An engine of the same file, for a thread that writes: its transactions begin as ``BEGIN IMMEDIATE``."""
+    path = engine.url.database or ""
+    url = URL.create("sqlite", database=path)
+    # A connection is used where it was made, and kept by who made it.
+    writing = create_engine(url, hide_parameters=True, poolclass=NullPool)
+    event.listen(writing, "connect", _on_connect)
+    event.listen(writing, "begin", _on_begin)
+    return writing.execution_options(sqlite_begin="IMMEDIATE")
 
 
 def _on_connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:

@@ -28,9 +28,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from cloudhub.store import statements as sql
 from cloudhub.store import transactions as tx
 from cloudhub.store.changes import MAX_REASON
+from cloudhub.store.engine import writing_engine
 from cloudhub.store.errors import StoreUnavailable
 from cloudhub.store.records import Commit, Entry, Job, LiveTask, NewJob, Outcome, TaskChange
 from cloudhub.store.room import lack_of_room
+from cloudhub.store.thread import ConnectionThread
 from cloudhub.store.writer import MAX_BATCH, Writer, is_unavailability, reason_of
 from cloudhub.taskmanager.lifecycle import Tally
 from shared.jobs import Action, Event
@@ -47,7 +49,7 @@ class TaskQueue:
         self._reads: set[asyncio.Task[Any]] = set()
         folder = Path(engine.url.database or "").parent
         self._writer: Writer[tx.Item, Any, Commit] = Writer(
-            engine=engine,
+            thread=ConnectionThread(writing_engine(engine), name="store-writer"),
             perform=tx.perform,
             committed=self._committed,
             observe=observe_commit,
