@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 GROUP_SECONDS: Final = 0.002
 """How long the first item of a batch waits for others. Far below what a flush takes on most disks."""
-MAX_BATCH: Final = 500
+MAX_BATCH: Final = 1000
 """Weight of one transaction. It bounds how long the others wait for it."""
 PROBE_SECONDS: Final = 1.0
 _UNUSABLE: Final = "the store cannot be used"

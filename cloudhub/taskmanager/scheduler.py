@@ -43,6 +43,8 @@ _log = structlog.get_logger(__name__)
 
 BATCH: Final = 500
 """Turns of one transaction."""
+SLICE: Final = 100
+"""Messages sent in one go; then others have a turn."""
 LEAST_SLICE: Final = 5
 """Turns of one job in one batch, however many jobs there are."""
 LOOK_AHEAD: Final = 20
@@ -378,11 +380,15 @@ class Scheduler:
         return TaskChange(job_uid=live.job.uid, node=node, event=event, at=now, reason=reason, deadline=deadline)
 
     async def _send_dispatched(self, outcomes: Sequence[Outcome]) -> None:
-        refused = [
-            outcome.change
-            for outcome in outcomes
-            if outcome.applied and outcome.change.event is not TaskEvent.POSTPONED and not self._send_first(outcome)
-        ]
+        refused: list[TaskChange] = []
+        for number, outcome in enumerate(outcomes, start=1):
+            change = outcome.change
+            if outcome.applied and change.event is not TaskEvent.POSTPONED and not self._send_first(outcome):
+                refused.append(change)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        if not refused:
+            return
         now = self._clock.time()
         await self._store.apply(
             [
@@ -394,8 +400,8 @@ class Scheduler:
     def _send_first(self, outcome: Outcome) -> bool:
         change = outcome.change
         live, session = self._live.get(change.job_uid), self._sessions.get(change.node)
-        if live is None:
-            return True  # removed within these milliseconds; there is no task any more
+        if live is None or (change.node, change.job_uid) not in self._nodes:
+            return True  # removed, or ended, within these milliseconds; there is nothing to do any more
         if session is None or outcome.after is None or outcome.deadline is None:
             return False
         if self._send(live, session, outcome.after, outcome.attempt, outcome.deadline - change.at):
