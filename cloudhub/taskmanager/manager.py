@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 _START_RETRY_SECONDS: Final = 1.0
 _RECONCILERS: Final = 16
-"""Jobs that come together are admitted together, in shared transactions: who comes last has its turns with the first."""
+"""Jobs that come together are admitted together, in shared transactions: the last one has its turns with the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
