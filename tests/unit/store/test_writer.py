@@ -176,6 +176,8 @@ async def test_a_closed_store_says_so_and_wrote_what_was_submitted(tmp_path: Pat
     assert [(await write)[0].applied for write in writes] == [True, False, False]
     with pytest.raises(StoreClosed):
         await queue.remove("u1")
+    with pytest.raises(StoreClosed):
+        await queue.job("u1")
     async with open_queue(tmp_path / "queue.db") as queue:
         assert await rows(queue, "state") == {"n0": "Checking"}
 
