@@ -313,12 +313,17 @@ class Report(_Wire):
 
     def images(self) -> list[ImageResult]:
         """The results by image. Raises `WireError` when ``extend`` is not of the shape."""
-        if self.extend in ("", "null"):
-            return []
-        try:
-            return _IMAGE_RESULTS.validate_json(self.extend)
-        except ValidationError as error:
-            raise WireError(f"extend: {first_problem(error)}") from None
+        return image_results(self.extend)
+
+
+def image_results(extend: str) -> list[ImageResult]:
+    """What `Report.extend` says. Raises `WireError` when it is not of the shape."""
+    if extend in ("", "null"):
+        return []
+    try:
+        return _IMAGE_RESULTS.validate_json(extend)
+    except ValidationError as error:
+        raise WireError(f"extend: {first_problem(error)}") from None
 
 
 class Cancel(_Wire):

@@ -7,10 +7,12 @@ attempts, reasons, counts, the end of the job.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
-from cloudhub.store.records import Job, Outcome, TaskChange
+from cloudhub.store.records import ImageOutcome, Job, Outcome, TaskChange
 from cloudhub.taskmanager.lifecycle import (
     DISPATCHES,
     JOB_OUTWARD,
@@ -62,7 +64,7 @@ def change_task(row: TaskRow, job: Job, change: TaskChange) -> Outcome:
     row.event, row.action = OUTWARD[change.event]
     row.reason = change.reason[:MAX_REASON]
     if change.images:
-        row.images = _images(change)
+        row.images = _images(tuple(change.images))
     row.changed_at = change.at
     _set_times(row, change)
     job.tally.move(before, after)
@@ -84,8 +86,10 @@ def _with_earlier(row: TaskRow, change: TaskChange) -> TaskChange:
     return replace(change, event=event, images=images, reason=reason)
 
 
-def _images(change: TaskChange) -> str:
-    return json.dumps([[image, ok, why[:MAX_REASON]] for image, ok, why in change.images], separators=(",", ":"))
+@lru_cache(maxsize=8)
+def _images(outcomes: Sequence[ImageOutcome]) -> str:
+    # Hundreds of nodes say the same of the same images.
+    return json.dumps([[image, ok, why[:MAX_REASON]] for image, ok, why in outcomes], separators=(",", ":"))
 
 
 def _next_state(row: TaskRow, job: Job, change: TaskChange) -> TaskState | Refusal:

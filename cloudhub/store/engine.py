@@ -34,7 +34,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, MetaData, event
+from sqlalchemy import URL, Connection, Engine, MetaData, NullPool, QueuePool, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -127,6 +127,25 @@ def _engine(path: Path) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _on_connect)
     event.listen(engine.sync_engine, "begin", _on_begin)
     return engine
+
+
+def writing_engine(engine: AsyncEngine) -> Engine:
+    """An engine of the same file, for a thread that writes: its transactions begin as ``BEGIN IMMEDIATE``."""
+    # A connection is kept by who made it, and used in that thread alone.
+    return _threads_engine(engine, poolclass=NullPool).execution_options(sqlite_begin="IMMEDIATE")
+
+
+def reading_engine(engine: AsyncEngine, *, threads: int) -> Engine:
+    """An engine of the same file, for so many threads that read."""
+    return _threads_engine(engine, poolclass=QueuePool, pool_size=threads, max_overflow=0)
+
+
+def _threads_engine(engine: AsyncEngine, **options: Any) -> Engine:
+    url = URL.create("sqlite", database=engine.url.database)
+    made = create_engine(url, hide_parameters=True, **options)
+    event.listen(made, "connect", _on_connect)
+    event.listen(made, "begin", _on_begin)
+    return made
 
 
 def _on_connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:

@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Executable
 from sqlalchemy.exc import DBAPIError
@@ -28,14 +29,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from cloudhub.store import statements as sql
 from cloudhub.store import transactions as tx
 from cloudhub.store.changes import MAX_REASON
-from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.engine import reading_engine, writing_engine
+from cloudhub.store.errors import StoreClosed, StoreUnavailable
 from cloudhub.store.records import Commit, Entry, Job, LiveTask, NewJob, Outcome, TaskChange
 from cloudhub.store.room import lack_of_room
+from cloudhub.store.thread import ConnectionThread
 from cloudhub.store.writer import MAX_BATCH, Writer, is_unavailability, reason_of
 from cloudhub.taskmanager.lifecycle import Tally
 from shared.jobs import Action, Event
 
 Found = TypeVar("Found")
+
+READERS: Final = 4
+"""Threads that read. A read takes a millisecond or so; more of them would only wait for one another."""
 
 
 class TaskQueue:
@@ -44,10 +50,13 @@ class TaskQueue:
     def __init__(self, *, engine: AsyncEngine, observe_commit: Callable[[float], None] = lambda seconds: None) -> None:
         self._engine = engine
         self.on_commit: Callable[[Commit], None] = lambda commit: None
+        self._closed = False
         self._reads: set[asyncio.Task[Any]] = set()
+        self._reading = reading_engine(engine, threads=READERS)
+        self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-read")
         folder = Path(engine.url.database or "").parent
         self._writer: Writer[tx.Item, Any, Commit] = Writer(
-            engine=engine,
+            thread=ConnectionThread(writing_engine(engine), name="store-writer"),
             perform=tx.perform,
             committed=self._committed,
             observe=observe_commit,
@@ -59,7 +68,10 @@ class TaskQueue:
         try:
             await self._writer.close()
         finally:
+            self._closed = True
             await asyncio.gather(*self._reads, return_exceptions=True)
+            self._readers.shutdown(wait=False)
+            self._reading.dispose()
             await self._engine.dispose()
 
     async def died(self) -> None:
@@ -213,8 +225,10 @@ class TaskQueue:
         return await self._read(lambda connection: tx.load(connection, statement, **parameters))
 
     async def _read(self, read: Callable[[Connection], Found]) -> Found:
-        # In a task of its own that is not cancelled with its caller: a connection that is left in the middle of a
-        # statement would have to be thrown away. Reads are short.
+        if self._closed:
+            raise StoreClosed("the store is closed")
+        # In a task of its own that is not cancelled with its caller: `close` waits for what goes on in the threads.
+        # Reads are short.
         task = asyncio.create_task(self._run(read), name="store-read")
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)
@@ -222,9 +236,13 @@ class TaskQueue:
 
     async def _run(self, read: Callable[[Connection], Found]) -> Found:
         try:
-            async with self._engine.connect() as connection:
-                return await connection.run_sync(read)
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._in_thread, read)
         except (DBAPIError, OSError) as error:
             if not is_unavailability(error):
                 raise
             raise StoreUnavailable(reason_of(error)) from error
+
+    def _in_thread(self, read: Callable[[Connection], Found]) -> Found:
+        """All statements of a read in one visit to a thread, as the writer does (see `cloudhub.store.thread`)."""
+        with self._reading.connect() as connection:
+            return read(connection)

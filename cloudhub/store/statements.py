@@ -5,17 +5,23 @@ is the event loop's thread: the driver gives the interpreter's lock away at ever
 under load it waits milliseconds to get it back; thousands of rows a second are only possible when a batch is one step
 of the database. It also spares the work of binding a dozen values a row.
 
-Only `_rows`, `_at` and `_list` are SQLite's; PostgreSQL has the same three under other names.
+Of the rows of a batch most change in the same way, for all nodes of a job do the same: then the new values are
+parameters and the JSON text has the nodes' names alone (`update_alike`), which takes half of what `UPDATE_TASKS` does.
+
+Only `_rows`, `_at`, `_list` and `_unsearched` are SQLite's; PostgreSQL has the first three under other names and needs
+no fourth.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     TableValuedAlias,
     Text,
+    Update,
     and_,
     bindparam,
     delete,
@@ -43,6 +49,12 @@ def _at(rows: TableValuedAlias, place: int) -> ColumnElement[Any]:
 def _list(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
     """All selected rows as one JSON text."""
     return func.json_group_array(func.json_array(*columns))
+
+
+def _unsearched(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The column as a condition that is looked at, but by which no rows are searched for: it says little, and the
+    planner does not know that."""
+    return literal_column(f"+{column}")
 
 
 # Without `spec`, which may be hundreds of kilobytes and is of no use to a transition.
@@ -168,6 +180,28 @@ UPDATE_TASKS: Final = (
         )
     )
 )
+
+TASK_FIXED: Final = ("state", "attempt", "event", "action", "reason", "changed_at")
+"""Columns that every change of a task sets."""
+
+
+@cache
+def update_alike(others: tuple[str, ...]) -> Update:
+    """Sets `TASK_FIXED` and these other columns of many nodes of one job, which all had the same state and attempt;
+    with the same guard as above. A column that is not set costs no write of its index."""
+    return (
+        update(node_tasks)
+        .values({name: bindparam(f"new_{name}") for name in (*TASK_FIXED, *others)})
+        .where(
+            and_(
+                node_tasks.c.job_uid == bindparam("of_job", type_=Text),
+                node_tasks.c.node.in_(select(_names.c.value)),
+                _unsearched(node_tasks.c.state) == bindparam("old_state", type_=Text),
+                _unsearched(node_tasks.c.attempt) == bindparam("old_attempt"),
+            )
+        )
+    )
+
 
 UPDATE_NOT_STARTED: Final = (
     update(node_tasks)

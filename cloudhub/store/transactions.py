@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Final
 
 from sqlalchemy import Connection, Executable
@@ -21,6 +21,9 @@ from shared.jobs import Action, Event, State
 
 CHUNK: Final = 500
 """Rows of one statement: building and sending more would hold the event loop too long."""
+
+LEAST_ALIKE: Final = 20
+"""Tasks that change in the same way get a statement of their own when it is worth one; the others share one."""
 
 _TASK_STATES: Final = {state.value: state for state in TaskState}
 """A look into a dict takes a tenth of what the enum takes, and it is done for every row."""
@@ -254,49 +257,110 @@ def _images(text: str | None) -> list[ImageOutcome]:
 
 def _apply_run(connection: Connection, commit: Commit, items: Sequence[Sequence[TaskChange]]) -> list[list[Outcome]]:
     outcomes = iter(_apply(connection, commit, [change for item in items for change in item]))
-    return [[next(outcomes) for _ in item] for item in items]
+    return [list(islice(outcomes, len(item))) for item in items]
 
 
 def _apply(connection: Connection, commit: Commit, changes: Sequence[TaskChange]) -> list[Outcome]:
     uids = list({change.job_uid: None for change in changes})
     jobs = {job.uid: job for job in read_jobs(connection, sql.SELECT_JOBS, names=json.dumps(uids))}
-    rows = _read_tasks(connection, changes)
-    decided_upon = {key: (row.state, row.attempt) for key, row in rows.items()}
+    read = _read_tasks(connection, changes)
+    rows = {key: _row(was) for key, was in read.items()}
     outcomes: list[Outcome] = []
+    done: list[Outcome] = []
+    # In the order of the changes.
+    changed: dict[tuple[str, str], None] = {}
     for change in changes:
-        row = rows.get((change.job_uid, change.node))
+        key = change.job_uid, change.node
+        row = rows.get(key)
         if row is None:
             outcomes.append(Outcome(change, refusal=Refusal.UNKNOWN_TASK))
-        else:
-            outcomes.append(change_task(row, jobs[change.job_uid], change))
-    done = [outcome for outcome in outcomes if outcome.refusal is None]
+            continue
+        outcome = change_task(row, jobs[change.job_uid], change)
+        outcomes.append(outcome)
+        if outcome.refusal is None:
+            done.append(outcome)
+            changed[key] = None
     if done:
-        changed = {(outcome.change.job_uid, outcome.change.node) for outcome in done}
-        _write_tasks(connection, [(*decided_upon[key], rows[key]) for key in changed])
+        _write_tasks(connection, [(read[key], rows[key]) for key in changed])
         _follow_up(connection, commit, jobs, done)
     commit.outcomes += outcomes
     return outcomes
 
 
-def _read_tasks(connection: Connection, changes: Sequence[TaskChange]) -> dict[tuple[str, str], TaskRow]:
+_Read = list[Any]
+"""A task as it was read: uid, node, state, attempt, wait_deadline, deadline, images, checked_at."""
+
+
+def _read_tasks(connection: Connection, changes: Sequence[TaskChange]) -> dict[tuple[str, str], _Read]:
     keys = list({(change.job_uid, change.node): None for change in changes})
-    return {
-        (uid, node): TaskRow(
-            uid, node, _TASK_STATES[state], attempt, wait_deadline, deadline, images=images, checked_at=checked_at
-        )
-        for uid, node, state, attempt, wait_deadline, deadline, images, checked_at in load(
-            connection, sql.SELECT_TASKS, rows=json.dumps(keys)
-        )
-    }
+    return {(was[0], was[1]): was for was in load(connection, sql.SELECT_TASKS, rows=json.dumps(keys))}
 
 
-def _write_tasks(connection: Connection, changed: Sequence[tuple[TaskState, int, TaskRow]]) -> None:
+def _row(was: _Read) -> TaskRow:
+    uid, node, state, attempt, wait_deadline, deadline, images, checked_at = was
+    return TaskRow(
+        uid, node, _TASK_STATES[state], attempt, wait_deadline, deadline, images=images, checked_at=checked_at
+    )
+
+
+def _write_tasks(connection: Connection, changed: Sequence[tuple[_Read, TaskRow]]) -> None:
+    alike: dict[_Likeness, list[tuple[_Read, TaskRow]]] = {}
+    for was, row in changed:
+        alike.setdefault(_likeness(was, row), []).append((was, row))
+    single: list[tuple[_Read, TaskRow]] = []
+    written = 0
+    for likeness, same in alike.items():
+        if len(same) < LEAST_ALIKE:
+            single += same
+        else:
+            written += _write_alike(connection, likeness, [row.node for _, row in same])
+    if single:
+        written += _write_each(connection, single)
+    if written != len(changed):
+        raise _LostRow("node_tasks")
+
+
+_Likeness = tuple[str, str, int, tuple[object, ...], tuple[str, ...], tuple[object, ...]]
+"""The job; state and attempt that were decided upon; the values of `statements.TASK_FIXED`; which other columns change,
+and to what."""
+
+
+def _likeness(was: _Read, row: TaskRow) -> _Likeness:
+    fixed = row.state, row.attempt, row.event, row.action, row.reason, row.changed_at
+    others: tuple[str, ...] = ()
+    values: tuple[object, ...] = ()
+    if row.wait_deadline != was[4]:
+        others, values = ("wait_deadline",), (row.wait_deadline,)
+    if row.deadline != was[5]:
+        others, values = (*others, "deadline"), (*values, row.deadline)
+    if row.images != was[6]:
+        others, values = (*others, "images"), (*values, row.images)
+    if row.checked_at != was[7]:
+        others, values = (*others, "checked_at"), (*values, row.checked_at)
+    return row.job_uid, was[2], was[3], fixed, others, values
+
+
+def _write_alike(connection: Connection, likeness: _Likeness, nodes: Sequence[str]) -> int:
+    uid, state, attempt, fixed, others, values = likeness
+    new = {f"new_{name}": value for name, value in zip((*sql.TASK_FIXED, *others), (*fixed, *values), strict=True)}
+    return execute(
+        connection,
+        sql.update_alike(others),
+        of_job=uid,
+        names=json.dumps(nodes),
+        old_state=state,
+        old_attempt=attempt,
+        **new,
+    )
+
+
+def _write_each(connection: Connection, changed: Sequence[tuple[_Read, TaskRow]]) -> int:
     rows = [
         [
             row.job_uid,
             row.node,
-            state,
-            attempt,
+            was[2],
+            was[3],
             row.state,
             row.attempt,
             row.wait_deadline,
@@ -308,10 +372,9 @@ def _write_tasks(connection: Connection, changed: Sequence[tuple[TaskState, int,
             row.changed_at,
             row.checked_at,
         ]
-        for state, attempt, row in changed
+        for was, row in changed
     ]
-    if execute(connection, sql.UPDATE_TASKS, rows=json.dumps(rows)) != len(rows):
-        raise _LostRow("node_tasks")
+    return execute(connection, sql.UPDATE_TASKS, rows=json.dumps(rows))
 
 
 def _follow_up(connection: Connection, commit: Commit, jobs: Mapping[str, Job], done: Sequence[Outcome]) -> None:

@@ -27,15 +27,15 @@ from typing import Final, Generic, TypeVar
 import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from cloudhub.store.errors import StoreClosed, StoreUnavailable
+from cloudhub.store.thread import ConnectionThread
 
 _log = structlog.get_logger(__name__)
 
 GROUP_SECONDS: Final = 0.002
 """How long the first item of a batch waits for others. Far below what a flush takes on most disks."""
-MAX_BATCH: Final = 500
+MAX_BATCH: Final = 1000
 """Weight of one transaction. It bounds how long the others wait for it."""
 PROBE_SECONDS: Final = 1.0
 _UNUSABLE: Final = "the store cannot be used"
@@ -62,7 +62,8 @@ Summary = TypeVar("Summary")
 
 Perform = Callable[[Connection, Sequence[Item]], tuple[Sequence[Result], Summary]]
 """Does the items in a transaction that is begun and ended around it; gives a result for each, and what it did in all.
-Called again with the same items when it, or another item of its batch, raised."""
+Called again with the same items when it, or another item of its batch, raised. It runs in the writer's thread, so it
+may touch nothing that the event loop changes."""
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class Writer(Generic[Item, Result, Summary]):
     def __init__(
         self,
         *,
-        engine: AsyncEngine,
+        thread: ConnectionThread,
         perform: Perform[Item, Result, Summary],
         committed: Callable[[Summary], None],
         observe: Callable[[float], None] = lambda seconds: None,
@@ -84,7 +85,7 @@ class Writer(Generic[Item, Result, Summary]):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         group_seconds: float = GROUP_SECONDS,
     ) -> None:
-        self._engine = engine.execution_options(sqlite_begin="IMMEDIATE")
+        self._thread = thread
         self._perform = perform
         self._committed = committed
         self._observe = observe
@@ -100,7 +101,6 @@ class Writer(Generic[Item, Result, Summary]):
         self._recovered = asyncio.Event()
         self._problem: str | None = None
         self._ending = asyncio.Event()
-        self._connection: AsyncConnection | None = None
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
     def problem(self) -> str | None:
@@ -154,11 +154,12 @@ class Writer(Generic[Item, Result, Summary]):
             self._working.clear()
             raise
         finally:
-            if self._connection is not None and self._problem is None:
-                await self._connection.close()
-            else:
-                await self._disconnect()
-            self._give_up(StoreClosed("the store is closed"))
+            try:
+                if self._problem is not None:
+                    await self._disconnect()
+                await self._thread.close()
+            finally:
+                self._give_up(StoreClosed("the store is closed"))
 
     async def _next(self) -> bool:
         """Waits for work. False when there is none and there will be none."""
@@ -228,9 +229,7 @@ class Writer(Generic[Item, Result, Summary]):
             raise StoreUnavailable(self._problem)
         begun = time.perf_counter()
         try:
-            connection = await self._connect()
-            async with connection.begin():
-                done = await connection.run_sync(self._perform, items)
+            done = await self._thread.transaction(lambda connection: self._perform(connection, items))
         except (DBAPIError, OSError) as error:
             if not is_unavailability(error):
                 raise
@@ -252,9 +251,7 @@ class Writer(Generic[Item, Result, Summary]):
                 self._problem = f"{_UNUSABLE}: {lack}"
                 continue
             try:
-                connection = await self._connect()
-                async with connection.begin():
-                    await connection.run_sync(probe)
+                await self._thread.transaction(probe)
             except (DBAPIError, OSError) as error:
                 await self._disconnect()
                 self._problem = reason_of(error)
@@ -279,19 +276,10 @@ class Writer(Generic[Item, Result, Summary]):
         while self._queue:
             _refuse(self._queue.popleft(), error)
 
-    async def _connect(self) -> AsyncConnection:
-        if self._connection is None:
-            self._connection = await self._engine.connect()
-        return self._connection
-
     async def _disconnect(self) -> None:
         """After an error nothing is known about the connection; the next one is a new one."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
         try:
-            await connection.invalidate()
-            await connection.close()
+            await self._thread.discard()
         except (DBAPIError, OSError) as error:
             _log.warning("a connection to the store could not be closed", reason=reason_of(error))
 

@@ -67,11 +67,12 @@ class Controller:
         self._clock = clock
         self._workers = workers
         self._ready: deque[str] = deque()
-        self._waiting: set[str] = set()
-        """Keys in ``_ready``."""
+        self._urgent: deque[str] = deque()
+        self._waiting: dict[str, bool] = {}
+        """Keys that are to be handled, and whether first; another key in one of the queues is void."""
         self._working: set[str] = set()
-        self._dirty: set[str] = set()
-        """Keys that were added while they were worked on."""
+        self._dirty: dict[str, bool] = {}
+        """Keys that were added while they were worked on, and whether they are urgent."""
         self._arrived = asyncio.Event()
         self._later: list[tuple[float, str]] = []
         self._due: dict[str, float] = {}
@@ -79,17 +80,17 @@ class Controller:
         self._sooner = asyncio.Event()
         self._failures: dict[str, int] = {}
 
-    def add(self, key: str, *, after: float = 0.0) -> None:
-        """Have the key handled, at the latest in ``after`` seconds."""
+    def add(self, key: str, *, after: float = 0.0, urgent: bool = False) -> None:
+        """Have the key handled, at the latest in ``after`` seconds; before those that are not urgent, if it is."""
         if after > 0:
             self._postpone(key, self._clock.time() + after)
             return
         self._due.pop(key, None)
         if key in self._working:
-            self._dirty.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._ready.append(key)
+            self._dirty[key] = urgent or self._dirty.get(key, False)
+        elif key not in self._waiting or (urgent and not self._waiting[key]):
+            self._waiting[key] = urgent
+            (self._urgent if urgent else self._ready).append(key)
             self._arrived.set()
 
     async def run(self) -> None:
@@ -131,11 +132,10 @@ class Controller:
 
     async def _work(self) -> None:
         while True:
-            while not self._ready:
+            while (key := self._next()) is None:
                 self._arrived.clear()
                 await self._arrived.wait()
-            key = self._ready.popleft()
-            self._waiting.discard(key)
+            del self._waiting[key]
             self._working.add(key)
             try:
                 result = await self._result(key)
@@ -143,8 +143,15 @@ class Controller:
                 self._working.discard(key)
             self._settle(key, result)
             if key in self._dirty:
-                self._dirty.discard(key)
-                self.add(key)
+                self.add(key, urgent=self._dirty.pop(key))
+
+    def _next(self) -> str | None:
+        for queue in (self._urgent, self._ready):
+            while queue:
+                key = queue.popleft()
+                if key in self._waiting:
+                    return key
+        return None
 
     async def _result(self, key: str) -> Result:
         try:

@@ -60,10 +60,15 @@ class Dialects:
         return edge_version(found.kubelet_version) if found is not None else None
 
     def of(self, node: str) -> Dialect:
+        return self.to_speak(node)[0]
+
+    def to_speak(self, node: str) -> tuple[Dialect, bool]:
+        """As `of`, and whether that is a mere guess."""
         version = self.version(node)
         if version is not None:
-            return dialect_of(version)
-        return self._heard.get(node, Dialect.V1ALPHA2)
+            return dialect_of(version), False
+        heard = self._heard.get(node)
+        return (Dialect.V1ALPHA2, True) if heard is None else (heard, False)
 
     def heard(self, node: str, dialect: Dialect) -> None:
         self._heard[node] = dialect

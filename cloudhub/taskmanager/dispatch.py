@@ -7,7 +7,7 @@ CloudCore sends, in the dialect that they understand, and the Secret's name if t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cloudhub.taskmanager.dialects import Dialect
@@ -16,6 +16,9 @@ from cloudhub.taskmanager.live import LiveJob
 from cloudhub.taskmanager.ports import SessionInfo
 from shared import prepull
 from shared.wire import Cancel, Feature, Group, Message, Operation, Source, new_message, task_resource
+
+MAX_CONTENTS: Final = 16
+"""Different things that stock nodes are asked for, kept for a job."""
 
 
 def dispatch_message(
@@ -53,19 +56,31 @@ def stock_message(
     if dialect is Dialect.V1ALPHA1:
         return _v1alpha1(live, node, state, images, secret)
     check = state is not TaskState.PULLING
-    template = {
-        "images": list(images),
-        "checkItems": list(live.spec.check_items) if check or not sound_out else [],
-        "imageSecrets": secret,
-        "retryTimes": live.spec.retry_times,
-    }
     return new_message(
         source=Source.TASK_MANAGER,
         group=Group.TASK_MANAGER,
         resource=task_resource(live.job.name, node),
         operation=Operation.CHECK if check or sound_out else Operation.PULL,
-        content={"imagePrePullTemplate": template},
+        content=_stock_content(live, tuple(images), secret, with_checks=check or not sound_out),
     )
+
+
+def _stock_content(live: LiveJob, images: tuple[str, ...], secret: str, *, with_checks: bool) -> Mapping[str, Any]:
+    """One for all nodes that are asked for the same: nobody changes it."""
+    key = images, secret, with_checks
+    content = live.contents.get(key)
+    if content is None:
+        template = {
+            "images": list(images),
+            "checkItems": list(live.spec.check_items) if with_checks else [],
+            "imageSecrets": secret,
+            "retryTimes": live.spec.retry_times,
+        }
+        if len(live.contents) >= MAX_CONTENTS:
+            # What is missing after the reports of some of a part's images may be anything.
+            live.contents.clear()
+        content = live.contents[key] = {"imagePrePullTemplate": template}
+    return content
 
 
 def _v1alpha1(live: LiveJob, node: str, state: TaskState, images: Sequence[str], secret: str) -> Message:

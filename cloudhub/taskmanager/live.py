@@ -55,6 +55,8 @@ class LiveJob:
     """`Part.key` of all parts that have a credential."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """What nodes are sent, but for what is a node's own."""
+    contents: dict[tuple[tuple[str, ...], str, bool], Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    """What stock nodes are sent: see `cloudhub.taskmanager.dispatch`."""
 
     def __post_init__(self) -> None:
         self.template = Dispatch(

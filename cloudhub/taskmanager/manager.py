@@ -40,6 +40,8 @@ from shared.wire import Group, Message, Operation
 _log = structlog.get_logger(__name__)
 
 _START_RETRY_SECONDS: Final = 1.0
+_RECONCILERS: Final = 16
+"""Jobs that come together are admitted together, in shared transactions: the last one has its turns with the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,9 @@ class TaskManager:
             scheduler=self._scheduler,
             clock=clock,
         )
-        self._reconciling = Controller(name="reconciler", handle=reconciler.reconcile, clock=clock)
+        self._reconciling = Controller(
+            name="reconciler", handle=reconciler.reconcile, clock=clock, workers=_RECONCILERS
+        )
         self._loaded = asyncio.Event()
         self._listed = False
         """The API's jobs are known. Before, what is stored might seem to have been deleted."""
@@ -146,8 +150,9 @@ class TaskManager:
                 # Those are queries, and answered elsewhere.
                 self._metrics.messages_ignored_total.count(operation)
         if reports:
-            # A node may be back before the jobs that it speaks of.
-            await self._loaded.wait()
+            if not self._loaded.is_set():
+                # A node may be back before the jobs that it speaks of.
+                await self._loaded.wait()
             await self._reports.receive(session, reports)
 
     async def secret_for(self, session: SessionInfo, namespace: str, name: str, parent: str) -> Message | None:

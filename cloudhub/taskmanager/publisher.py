@@ -2,7 +2,9 @@
 
 The problem: ten thousand nodes may report in a second, and the API server pays for each write with the whole object.
 So a job's status is written at once when the job is first seen and when it ends, and in between at most once an
-interval, with whatever is true by then; and not at all when it would say the same.
+interval, with whatever is true by then; and not at all when it would say the same. A hundred jobs may change in every
+second, and what they say in between must not keep the hub from its work: of all jobs together it is at most
+`WRITES_A_SECOND`, and ends go first.
 
 Guarantees: what is written was committed before; the last write of a job says how it ended, however long the API was
 away meanwhile, and over restarts (``jobs.published`` falls behind ``jobs.version`` until it is written). Whoever
@@ -16,6 +18,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import structlog
 
@@ -29,6 +32,11 @@ from cloudhub.taskmanager.ports import Forbidden, Gone, Jobs, KubeError, Rejecte
 from cloudhub.taskmanager.status import patch, project
 
 _log = structlog.get_logger(__name__)
+
+WRITES_A_SECOND: Final = 25.0
+"""Of statuses in between. Each takes the hub some 5 ms, and the API server more."""
+WORKERS: Final = 8
+"""Writes under way at a time: they wait for the API server, and for the store."""
 
 
 @dataclass(slots=True)
@@ -53,11 +61,11 @@ class Publisher:
         self._interval = interval
         self._entries = entries
         self._written: dict[str, _Written] = {}
-        self._controller = Controller(name="publisher", handle=self._publish, clock=clock)
+        self._controller = Controller(name="publisher", handle=self._publish, clock=clock, workers=WORKERS)
 
     def committed(self, commit: Commit) -> None:
         for job in commit.jobs.values():
-            self._controller.add(job.uid, after=self._wait(job))
+            self._controller.add(job.uid, after=self._wait(job), urgent=job.finished)
         for removed in commit.removed:
             # By way of the controller, after a write that is under way.
             self._controller.add(removed.uid)
@@ -91,7 +99,8 @@ class Publisher:
         written = self._written.get(job.uid)
         if written is None or job.finished:
             return 0.0
-        return max(0.0, written.at + self._interval - self._clock.time())
+        interval = max(self._interval, len(self._written) / WRITES_A_SECOND)
+        return max(0.0, written.at + interval - self._clock.time())
 
     async def _publish(self, uid: str) -> Result:
         try:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import structlog
@@ -40,13 +41,13 @@ from shared import prepull
 from shared.wire import (
     Feature,
     Group,
-    ImageResult,
     Message,
     Operation,
     Report,
     Source,
     WireError,
     first_problem,
+    image_results,
     new_message,
     parse_task_resource,
 )
@@ -60,6 +61,9 @@ MALFORMED: Final = "malformed"
 FOREIGN_NODE: Final = "foreign_node"
 OVERFLOW: Final = "store_unavailable"
 
+_REMEMBERED: Final = 16_384
+"""Length of what a report says of images up to which it is remembered: nodes that did the same job say the same."""
+
 _EVENTS: Final = {
     ("Check", True): TaskEvent.CHECK_SUCCEEDED,
     ("Check", False): TaskEvent.CHECK_FAILED,
@@ -68,7 +72,7 @@ _EVENTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Received:
     """A report that could be read."""
 
@@ -76,6 +80,20 @@ class _Received:
     message_id: str
     resource: str
     change: TaskChange
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a report says of images."""
+
+    named: frozenset[str] = frozenset()
+    outcomes: tuple[ImageOutcome, ...] = ()
+    """Of the job's images, in the job's order."""
+    all_there: bool = True
+    """None of `outcomes` is of an image that is not there."""
+
+
+_NOTHING: Final = _Told()
 
 
 class Reports:
@@ -99,9 +117,12 @@ class Reports:
         self._held: dict[str, dict[tuple[str, TaskEvent], _Received]] = {}
         """By node; see `MAX_HELD`."""
         self._holding = asyncio.Event()
+        self._now: float | None = None
+        """The time of this turn of the event loop, once it was asked for."""
 
     async def receive(self, session: SessionInfo, messages: Sequence[Message]) -> None:
         """Returns when each of the reports is on the disk, refused, or held."""
+        self._metrics.reports_total.inc(len(messages))
         reports = [report for message in messages if (report := self._understood(session, message)) is not None]
         try:
             outcomes = await self._store.apply([report.change for report in reports])
@@ -115,7 +136,6 @@ class Reports:
                 self._answer(report, outcome)
 
     def _understood(self, session: SessionInfo, message: Message) -> _Received | None:
-        self._metrics.reports_total.inc()
         try:
             return self._read(session, message)
         except WireError as error:
@@ -165,21 +185,20 @@ class Reports:
         return received
 
     def _change(self, session: SessionInfo, job: str, report: Report, event: TaskEvent) -> TaskChange:
-        results = report.images() if report.action == "Pull" else []
         live = self._live.named(job)
         in_parts = live is not None and not session.features and live.spec.image_secrets is not None
         uid = live.job.uid if live is not None else ""
+        attempt = None
         if report.task is not None:
+            attempt = report.task.attempt
             if report.task.job_uid != uid:
                 # Of an earlier job of this name, or of one that has ended: the store knows which.
                 live, uid = None, report.task.job_uid
-            attempt = report.task.attempt
-        else:
-            attempt = None
-            if live is not None and _is_of_another_job(report, results, live.spec.images, in_parts=in_parts):
-                live, uid = None, ""
-        images = _images_of(results, live.spec.images if live is not None else ())
-        if event is TaskEvent.PULL_SUCCEEDED and not all(ok for _, ok, _ in images):
+        told = _told(report, live.spec.images if live is not None else ())
+        if attempt is None and live is not None and _is_of_another_job(report, told, live, in_parts=in_parts):
+            live, uid, told = None, "", _NOTHING
+        images: Sequence[ImageOutcome] = told.outcomes
+        if event is TaskEvent.PULL_SUCCEEDED and not told.all_there:
             event = TaskEvent.PULL_FAILED
         reason = _reason(report, event, images)
         if live is not None and not session.features and event is TaskEvent.PULL_SUCCEEDED and not images:
@@ -191,12 +210,22 @@ class Reports:
             job_uid=uid,
             node=session.node,
             event=event,
-            at=self._clock.time(),
+            at=self._time(),
             attempt=attempt,
             reason=reason,
-            images=images if report.action == "Pull" else (),
+            images=images,
             wanted=wanted,
         )
+
+    def _time(self) -> float:
+        """One for all that is received in the same turn of the event loop: what is alike is stored as one."""
+        if self._now is None:
+            self._now = self._clock.time()
+            asyncio.get_running_loop().call_soon(self._forget_time)
+        return self._now
+
+    def _forget_time(self) -> None:
+        self._now = None
 
     def _settle_unknown(self, node: str, received: _Received) -> None:
         self._refuse(node, Refusal.UNKNOWN_TASK, job=received.job)
@@ -261,14 +290,31 @@ def _report(content: Any) -> Report:
         raise WireError(first_problem(error)) from None
 
 
-def _is_of_another_job(
-    report: Report, results: Sequence[ImageResult], images: Sequence[str], *, in_parts: bool
-) -> bool:
+def _told(report: Report, known: tuple[str, ...]) -> _Told:
+    """Raises `WireError`."""
+    if report.action != "Pull":
+        return _NOTHING
+    read = _read_images if len(report.extend) <= _REMEMBERED else _read_images.__wrapped__
+    return read(report.extend, known)
+
+
+@lru_cache(maxsize=64)
+def _read_images(extend: str, known: tuple[str, ...]) -> _Told:
+    named = {result.image: result for result in image_results(extend)}
+    outcomes = tuple(
+        (image, named[image].ok, named[image].reason if not named[image].ok else "")
+        for image in known
+        if image in named
+    )
+    return _Told(frozenset(named), outcomes, all(ok for _, ok, _ in outcomes))
+
+
+def _is_of_another_job(report: Report, told: _Told, live: LiveJob, *, in_parts: bool) -> bool:
     """An EdgeCore names no uid, but the images that it was asked for: an earlier job of this name had others."""
     if report.action != "Pull":
         return False
-    named, known = {result.image for result in results}, set(images)
-    return not named <= known or (report.succ and not in_parts and bool(named) and named != known)
+    known = len(told.outcomes)
+    return len(told.named) > known or (report.succ and not in_parts and 0 < known < len(live.spec.images))
 
 
 def _whole_parts(live: LiveJob, images: Sequence[ImageOutcome]) -> list[ImageOutcome]:
@@ -286,16 +332,6 @@ def _unbelievable(live: LiveJob) -> str:
     secret = live.spec.image_secrets
     # EdgeCore of any version, in v1alpha1.
     return f"{reason}: its EdgeCore does so when it cannot read the Secret {secret}" if secret is not None else reason
-
-
-def _images_of(results: Sequence[ImageResult], known: Sequence[str]) -> list[ImageOutcome]:
-    """The job's images of which the report speaks, in the job's order."""
-    named = {result.image: result for result in results}
-    return [
-        (image, named[image].ok, named[image].reason if not named[image].ok else "")
-        for image in known
-        if image in named
-    ]
 
 
 def _reason(report: Report, event: TaskEvent, images: Sequence[ImageOutcome]) -> str:

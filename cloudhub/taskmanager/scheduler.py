@@ -43,6 +43,8 @@ _log = structlog.get_logger(__name__)
 
 BATCH: Final = 500
 """Turns of one transaction."""
+SLICE: Final = 100
+"""Messages sent in one go; then others have a turn."""
 LEAST_SLICE: Final = 5
 """Turns of one job in one batch, however many jobs there are."""
 LOOK_AHEAD: Final = 20
@@ -97,6 +99,8 @@ class Scheduler:
         self._unsent: dict[str, None] = {}
         """Nodes that could not be sent what comes next: once more with the next tick."""
         self._doubtful = False
+        self._sent = 0
+        """Dispatches that are not in the metric yet."""
         self._started_at = clock.time()
 
     # --- What others tell; cheap, nothing happens until the loop comes to it ----------------------------------------
@@ -193,6 +197,10 @@ class Scheduler:
 
     async def _step(self) -> bool:
         """One batch of the first thing that there is to do. False when there is nothing."""
+        if self._sent:
+            # A few at a time: each call takes a lock.
+            self._metrics.dispatches_total.inc(self._sent)
+            self._sent = 0
         # A turn for everybody else first: sending alone waits for nothing.
         await asyncio.sleep(0)
         return (
@@ -346,18 +354,19 @@ class Scheduler:
     def _turns_of(self, live: LiveJob, nodes: Iterable[str]) -> list[TaskChange]:
         changes: list[TaskChange] = []
         room = live.room
+        # One time for all: what is alike is written as one.
+        now = self._clock.time()
         for node in nodes:
             if room == 0:
                 break
-            change = self._turn_of(live, node)
+            change = self._turn_of(live, node, now)
             if change.event is not TaskEvent.POSTPONED:
                 self._nodes.add(node, live.job.uid)
                 room -= 1
             changes.append(change)
         return changes
 
-    def _turn_of(self, live: LiveJob, node: str) -> TaskChange:
-        now = self._clock.time()
+    def _turn_of(self, live: LiveJob, node: str, now: float) -> TaskChange:
         deadline: float | None = now + live.job.timeout_seconds
         event, reason = TaskEvent.POSTPONED, "waiting for the node to connect"
         session = self._sessions.get(node)
@@ -371,11 +380,15 @@ class Scheduler:
         return TaskChange(job_uid=live.job.uid, node=node, event=event, at=now, reason=reason, deadline=deadline)
 
     async def _send_dispatched(self, outcomes: Sequence[Outcome]) -> None:
-        refused = [
-            outcome.change
-            for outcome in outcomes
-            if outcome.applied and outcome.change.event is not TaskEvent.POSTPONED and not self._send_first(outcome)
-        ]
+        refused: list[TaskChange] = []
+        for number, outcome in enumerate(outcomes, start=1):
+            change = outcome.change
+            if outcome.applied and change.event is not TaskEvent.POSTPONED and not self._send_first(outcome):
+                refused.append(change)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        if not refused:
+            return
         now = self._clock.time()
         await self._store.apply(
             [
@@ -387,8 +400,8 @@ class Scheduler:
     def _send_first(self, outcome: Outcome) -> bool:
         change = outcome.change
         live, session = self._live.get(change.job_uid), self._sessions.get(change.node)
-        if live is None:
-            return True  # removed within these milliseconds; there is no task any more
+        if live is None or (change.node, change.job_uid) not in self._nodes:
+            return True  # removed, or ended, within these milliseconds; there is nothing to do any more
         if session is None or outcome.after is None or outcome.deadline is None:
             return False
         if self._send(live, session, outcome.after, outcome.attempt, outcome.deadline - change.at):
@@ -415,7 +428,7 @@ class Scheduler:
         if not sent:
             return False
         self._nodes.add(session.node, live.job.uid, session.serial)
-        self._metrics.dispatches_total.inc()
+        self._sent += 1
         return True
 
     # --- Ends that no report brings ---------------------------------------------------------------------------------

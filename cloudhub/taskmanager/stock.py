@@ -149,10 +149,8 @@ class StockNodes:
             return True
         peer = self._peer(session)
         self._forget_ended(node, peer)
-        dialect = self._dialects.of(node)
-        sound_out = self._dialects.version(node) is None and not self._dialects.has_answered(node)
+        dialect, sound_out = self._dialects.to_speak(node)
         message = self._message(live, node, dialect, state, part, sound_out=sound_out)
-        due = self._clock.time() + min(self._silence, left / 2)
         needs_secret = part.key and (state is TaskState.PULLING or dialect is Dialect.V1ALPHA2)
         if needs_secret and live.spec.image_secrets is not None:
             if not self._send_with_secret(live, peer, node, live.spec.image_secrets, part, message):
@@ -161,6 +159,7 @@ class StockNodes:
             return False
         peer.asked[uid] = _Asked(dialect, state, Part(part.images, {}, part.key))
         if sound_out:
+            due = self._clock.time() + min(self._silence, left / 2)
             heapq.heappush(self._silent, (due, node, peer.serial, uid))
         return True
 

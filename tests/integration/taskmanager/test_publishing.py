@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cloudhub.taskmanager.ports import Forbidden, Rejected, Unavailable
+from cloudhub.taskmanager.publisher import WRITES_A_SECOND
 from tests.integration.taskmanager.world import World
 
 
@@ -43,6 +44,29 @@ async def test_between_them_once_a_second_however_many_report(world: World) -> N
     world.clock.advance(1.01)
     await world.until(lambda: len(world.jobs.writes) == 3)
     assert world.status()["counts"] == {"total": 60, "pending": 0, "running": 10, "succeeded": 50, "failed": 0}
+
+
+async def test_of_many_jobs_together_not_more_is_written_in_between_and_ends_do_not_wait(world: World) -> None:
+    jobs = {f"job-{number}": f"n{number}" for number in range(2 * int(WRITES_A_SECOND))}
+    world.nodes.add(*jobs.values())
+    world.sessions.connect(*jobs.values())
+    for job, node in jobs.items():
+        world.job(job, nodes=[node])
+    await world.until(lambda: all(world.asked(node) for node in jobs.values()))
+    await world.until_idle()
+    first = len(world.jobs.writes)
+    assert first == len(jobs)
+    for node in jobs.values():
+        await world.sessions.check(node, world.asked(node)[0])
+    world.clock.advance(1.5)
+    await world.until_idle()
+    assert len(world.jobs.writes) == first
+    await world.sessions.pull("n7", world.asked("n7")[0])
+    await world.until(lambda: world.status("job-7").get("state") == "Successful")
+    await world.until_idle()
+    assert len(world.jobs.writes) == first + 1
+    world.clock.advance(0.6)
+    await world.until(lambda: len(world.jobs.writes) == first + len(jobs))
 
 
 async def test_nothing_is_written_when_nothing_changed(world: World) -> None:

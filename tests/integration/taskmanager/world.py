@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from cloudhub.metrics import Metrics
 from cloudhub.sessions.protocol import may_send
 from cloudhub.store.engine import open_database
@@ -401,17 +403,18 @@ class FullDisk:
 
     def __init__(self, store: TaskQueue, *, full: bool = True) -> None:
         self.full = full
-        writer: Any = store._writer
-        self._connect = writer._connect
-        writer._connect = self._limited
+        thread: Any = store._writer._thread
+        self._transaction = thread._transaction
+        thread._transaction = self._limited
 
-    async def _limited(self) -> Any:
-        connection = await self._connect()
-        if self.full:
-            # Stays with the connection, which is thrown away when it has failed.
-            await connection.exec_driver_sql("PRAGMA query_only = ON")
-            await connection.commit()
-        return connection
+    def _limited(self, work: Callable[[Connection], Any]) -> Any:
+        def limited(connection: Connection) -> Any:
+            if self.full:
+                # Stays with the connection, which is thrown away when it has failed.
+                connection.exec_driver_sql("PRAGMA query_only = ON")
+            return work(connection)
+
+        return self._transaction(limited)
 
     def has_space(self) -> None:
         self.full = False

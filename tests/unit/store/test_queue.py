@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from cloudhub.store import statements
 from cloudhub.store.queue import TaskQueue
 from cloudhub.store.records import Commit, NewTask
+from cloudhub.store.transactions import LEAST_ALIKE
 from cloudhub.taskmanager.lifecycle import Refusal, Tally, TaskEvent, TaskState, judge, too_many_failed
 from shared.jobs import Action, Event, State
 from tests.unit.store.factory import change, new_job, open_queue, rows
@@ -444,6 +445,54 @@ async def test_no_statement_of_the_way_of_a_job_scans_a_table(queue: TaskQueue, 
         steps = [str(list(row)[3]) for row in plan]
     assert any("INDEX" in step for step in steps)
     assert not [step for step in steps if step.startswith(("SCAN node_tasks", "SCAN jobs")) and "INDEX" not in step]
+
+
+async def test_tasks_that_change_alike_are_found_by_their_key(queue: TaskQueue) -> None:
+    compiled = statements.update_alike(("deadline",)).compile(queue._engine.sync_engine)
+    parameters = tuple("[]" if key == "names" else 1 for key in compiled.positiontup or ())
+    async with queue._engine.connect() as connection:
+        plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", parameters)
+        steps = [str(list(row)[3]) for row in plan]
+    # Not by the state: nearly all of a job's tasks may have the same.
+    assert any("job_uid=? AND node=?" in step for step in steps)
+
+
+async def test_what_changes_alike_and_what_does_not_are_stored_the_same(queue: TaskQueue) -> None:
+    nodes = [f"n{number}" for number in range(3 * LEAST_ALIKE)]
+    await queue.admit(new_job(nodes=nodes, failure_tolerate="1"))
+    await queue.apply([change(node, TaskEvent.DISPATCHED, at=3.0) for node in nodes])
+    seen = "state, attempt, deadline, event, action, reason, images, changed_at, checked_at"
+    assert set((await rows(queue, seen)).values()) == {("Checking", 1, 303.0, "Init", "Success", "", None, 3.0, None)}
+    await queue.apply([change(node, TaskEvent.CHECK_SUCCEEDED, at=4.0) for node in nodes])
+    assert set((await rows(queue, seen)).values()) == {("Pulling", 1, 303.0, "Check", "Success", "", None, 4.0, 4.0)}
+    images = [("i", True, "")]
+    ends = [change(node, TaskEvent.PULL_SUCCEEDED, at=5.0, images=images) for node in nodes[: 2 * LEAST_ALIKE]]
+    ends += [
+        change(node, TaskEvent.PULL_FAILED, at=6.0 + number, reason=f"no {number}")
+        for number, node in enumerate(nodes[2 * LEAST_ALIKE :])
+    ]
+    outcomes = await queue.apply(ends)
+    assert all(outcome.applied for outcome in outcomes)
+    stored = await rows(queue, seen)
+    good = ("Successful", 1, None, "Pull", "Success", "", '[["i",true,""]]', 5.0, 4.0)
+    assert [stored[node] for node in nodes] == [good] * (2 * LEAST_ALIKE) + [
+        ("Failed", 1, None, "Pull", "Failure", f"no {number}", None, 6.0 + number, 4.0) for number in range(LEAST_ALIKE)
+    ]
+    job = await queue.job("u1")
+    assert job is not None
+    assert (job.tally.successful, job.tally.failed) == (2 * LEAST_ALIKE, LEAST_ALIKE)
+
+
+async def test_a_check_and_a_pull_of_one_batch_keep_both_times(queue: TaskQueue) -> None:
+    nodes = [f"n{number}" for number in range(2 * LEAST_ALIKE)]
+    await queue.admit(new_job(nodes=nodes))
+    await queue.apply([change(node, TaskEvent.DISPATCHED) for node in nodes])
+    reports = [
+        [change(node, TaskEvent.CHECK_SUCCEEDED, at=4.0), change(node, TaskEvent.PULL_SUCCEEDED, at=5.0)]
+        for node in nodes
+    ]
+    await asyncio.gather(*(queue.apply(both) for both in reports))
+    assert set((await rows(queue, "state, checked_at, changed_at")).values()) == {("Successful", 4.0, 5.0)}
 
 
 _EVENTS = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(list(TaskEvent))), min_size=1, max_size=40)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from cloudhub.store import writer as writer_module
@@ -32,10 +32,12 @@ async def _fill_the_disk(queue: TaskQueue) -> None:
 
 
 async def _on_writer(queue: TaskQueue, pragma: str) -> None:
-    connection = queue._writer._connection
-    assert connection is not None
-    await connection.exec_driver_sql(pragma)
-    await connection.commit()
+    """On the connection that it has now."""
+
+    def execute(connection: Connection) -> None:
+        connection.exec_driver_sql(pragma)
+
+    await queue._writer._thread.transaction(execute)
 
 
 async def test_what_arrives_together_shares_a_transaction(queue: TaskQueue) -> None:
@@ -95,16 +97,17 @@ async def test_a_full_disk_is_a_problem_that_heals_by_itself(queue: TaskQueue, m
     await queue.admit(new_job(nodes=1))
     # The probe's new connections have no limit of their own, so the fault is put where each of them passes.
     full = [True]
-    original = queue._writer._connect
+    thread = queue._writer._thread
+    original = thread._transaction
 
-    async def connect() -> object:
-        connection = await original()
-        limit = 1 if full[0] else 1_000_000
-        await connection.exec_driver_sql(f"PRAGMA max_page_count = {limit}")
-        await connection.commit()
-        return connection
+    def transaction(work: Callable[[Connection], object]) -> object:
+        def limited(connection: Connection) -> object:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {1 if full[0] else 1_000_000}")
+            return work(connection)
 
-    monkeypatch.setattr(queue._writer, "_connect", connect)
+        return original(limited)
+
+    monkeypatch.setattr(thread, "_transaction", transaction)
     with pytest.raises(StoreUnavailable, match="full"):
         await queue.admit(new_job("u2", nodes=5000))
     assert queue.problem() is not None
@@ -173,6 +176,8 @@ async def test_a_closed_store_says_so_and_wrote_what_was_submitted(tmp_path: Pat
     assert [(await write)[0].applied for write in writes] == [True, False, False]
     with pytest.raises(StoreClosed):
         await queue.remove("u1")
+    with pytest.raises(StoreClosed):
+        await queue.job("u1")
     async with open_queue(tmp_path / "queue.db") as queue:
         assert await rows(queue, "state") == {"n0": "Checking"}
 

@@ -33,8 +33,10 @@ class Handler:
 
 
 @asynccontextmanager
-async def _running(handle: Callable[[str], Awaitable[Result]], clock: FakeClock) -> AsyncIterator[Controller]:
-    controller = Controller(name="test", handle=handle, clock=clock)
+async def _running(
+    handle: Callable[[str], Awaitable[Result]], clock: FakeClock, *, workers: int = 4
+) -> AsyncIterator[Controller]:
+    controller = Controller(name="test", handle=handle, clock=clock, workers=workers)
     task = asyncio.create_task(controller.run())
     try:
         yield controller
@@ -57,6 +59,22 @@ async def test_a_key_that_waits_is_not_put_twice() -> None:
         controller.add("b")
         await _turns()
     assert sorted(handler.calls) == ["a", "b"]
+
+
+async def test_what_is_urgent_comes_first_and_once() -> None:
+    handler = Handler()
+    handler.gate.clear()
+    async with _running(handler, FakeClock(), workers=1) as controller:
+        for key in ("a", "b", "c", "d"):
+            controller.add(key)
+        await _turns()
+        # It waits already, behind others; and one that is handled now is wanted once more.
+        controller.add("d", urgent=True)
+        controller.add("a", urgent=True)
+        controller.add("e")
+        handler.gate.set()
+        await _turns()
+    assert handler.calls == ["a", "d", "a", "b", "c", "e"]
 
 
 async def test_an_event_while_a_key_is_handled_makes_it_be_handled_again_after() -> None:
