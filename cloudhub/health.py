@@ -76,11 +76,18 @@ class HealthServer:
     """Serves a `Health` and a `Metrics`."""
 
     def __init__(
-        self, *, health: Health, metrics: Metrics, host: str, port: int, limits: AcceptLimits = LIMITS
+        self,
+        *,
+        health: Health,
+        metrics: Metrics,
+        host: str,
+        port: int,
+        limits: AcceptLimits = LIMITS,
+        rate: RateLimit | None = None,
     ) -> None:
         self._health = health
         self._metrics = metrics
-        self._rate = RateLimit(per_second=REQUESTS_PER_SECOND, burst=REQUEST_BURST, clock=time.monotonic)
+        self._rate = rate or RateLimit(per_second=REQUESTS_PER_SECOND, burst=REQUEST_BURST, clock=time.monotonic)
         self._listener = HTTPListener(
             self._application(),
             host=host,

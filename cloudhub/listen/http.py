@@ -3,8 +3,8 @@
 aiohttp takes as many connections as come and waits for ever for a first request. Here each connection has a turn, so
 that silent peers, headers and bodies that never end, and readers that never read cost a known number of descriptors,
 each for a known time. A turn is the whole life of a connection, unless a handler calls `keep`: its peer has proved who
-it is, and may stay. Of a request aiohttp keeps at most 128 headers of 8 KiB, and of a body that no handler reads some
-128 KiB.
+it is, and may stay. Of a request aiohttp keeps at most `MAX_HEADERS` headers of 8 KiB, and of a body that no handler
+reads some 128 KiB.
 
 aiohttp's own log is off: it holds what peers sent, as often as they send it, and headers with their tokens. So handlers
 log their own errors. Used by joining, the embedded API, and /metrics.
@@ -16,17 +16,21 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from cloudhub.listen.acceptor import AcceptLimits, Acceptor
 
 LOOK_AGAIN_EVERY: Final = 1.0
+MAX_HEADERS: Final = 32
 LINGER: Final = 1.0
 """Seconds for the rest of a body that no handler reads."""
+
+NO_HTTP: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 log = structlog.get_logger(__name__)
 _aiohttp_log = logging.getLogger("cloudhub.listen.aiohttp")
@@ -51,7 +55,13 @@ class HTTPListener:
         **options: Any,
     ) -> None:
         self._runner = web.AppRunner(
-            application, handle_signals=False, access_log=None, logger=_aiohttp_log, lingering_time=LINGER, **options
+            application,
+            handle_signals=False,
+            access_log=None,
+            logger=_aiohttp_log,
+            lingering_time=LINGER,
+            max_headers=MAX_HEADERS,
+            **options,
         )
         self._acceptor = Acceptor(
             host=host,
@@ -114,6 +124,32 @@ def allowed(error: web.HTTPException) -> dict[str, str]:
     return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
 
 
+class _Parser:
+    """aiohttp's, but for its errors: they quote up to three times of what came, and are kept in a circle with their
+    tracebacks, whose frames have it too. It would stay until the collector comes, which the hub has told to be rare."""
+
+    def __init__(self, inner: Any, failed: Callable[[bool], None]) -> None:
+        self._inner = inner
+        self._failed = failed
+        self._requests = 0
+        self._over = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def feed_data(self, data: bytes) -> tuple[Sequence[Any], bool, bytes]:
+        if not self._over:
+            try:
+                messages, upgraded, rest = self._inner.feed_data(data)
+            except HttpProcessingError:
+                self._over = True
+            else:
+                self._requests += len(messages)
+                return messages, upgraded, rest
+            self._failed(self._requests == 0)
+        return (), False, b""
+
+
 class _Visit(asyncio.Protocol):
     """One connection: aiohttp's handler, and a note when the link is gone or its peer known."""
 
@@ -124,6 +160,7 @@ class _Visit(asyncio.Protocol):
         self._gone = gone
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
+        inner._parser = _Parser(inner._parser, self._no_http)
 
     @property
     def protocol(self) -> asyncio.BaseProtocol:
@@ -140,6 +177,13 @@ class _Visit(asyncio.Protocol):
         self._gone()
         if self._transport is not None:
             self._transport.abort()
+
+    def _no_http(self, first: bool) -> None:
+        if self._transport is not None:
+            # Later, an answer may be on its way.
+            if first:
+                self._transport.write(NO_HTTP)
+            self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast: uvloop's transports are asyncio.Transport by shape, not by class.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from cloudhub.listen.acceptor import AcceptLimits
 from cloudhub.listen.http import HTTPListener
@@ -64,6 +66,7 @@ class Served:
 class Peer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
+        self.transport = cast(asyncio.Transport, writer.transport)
 
     async def rest(self) -> bytes:
         """Until the other side ends it."""
@@ -113,9 +116,9 @@ async def test_a_body_that_no_handler_reads_ends_its_connection(length: bytes) -
 async def test_who_never_reads_is_cut_and_its_answer_forgotten() -> None:
     async with served(turn=0.5) as s:
         peer = await s.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-        peer.writer.transport.pause_reading()
+        peer.transport.pause_reading()
         await eventually(lambda: s.refused["timeout", "127.0.0.1"])
-        peer.writer.transport.resume_reading()
+        peer.transport.resume_reading()
         assert len(await peer.rest()) < LARGE
 
 
@@ -131,6 +134,24 @@ async def test_headers_without_end_are_refused_before_they_fill_memory(part: byt
                 assert sent < 64 << 20
                 await peer.writer.drain()
         await peer.rest()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"GET / HTTP/1.1\r\nX: " + b"y" * (1 << 20), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"y" * 999],
+    ids=["at once", "after a request"],
+)
+async def test_of_what_is_no_http_nothing_waits_for_the_collector(said: bytes) -> None:
+    async with served(turn=60.0) as s:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                # Whoever sends on while it is cut may miss its answer.
+                assert (await (await s.connect(said)).rest())[:12] in (b"HTTP/1.1 400", b"")
+            assert not [found for found in gc.get_objects() if isinstance(found, HttpProcessingError)]
+        finally:
+            gc.enable()
 
 
 async def test_who_is_known_stays_and_gives_its_turn_to_others() -> None:
