@@ -40,7 +40,7 @@ from cloudhub.kube import (
     follow_job_api,
 )
 from cloudhub.listen.acceptor import AcceptLimits
-from cloudhub.listen.descriptors import bounded, raise_limit, warn_if_few
+from cloudhub.listen.descriptors import bounded, bounded_api, raise_limit, warn_if_few
 from cloudhub.loopwatch import watch_loop
 from cloudhub.metrics import Metrics
 from cloudhub.pki.join import JoinLimits, JoinServer
@@ -50,6 +50,7 @@ from cloudhub.revocations import Revocations
 from cloudhub.sessions.queries import Queries
 from cloudhub.sessions.server import SessionServer
 from cloudhub.settings import ConfigError
+from cloudhub.standalone.server import LIMITS as API_LIMITS
 from cloudhub.standalone.server import StandaloneAPI
 from cloudhub.store.engine import open_database
 from cloudhub.store.queue import TaskQueue
@@ -109,7 +110,11 @@ async def run_standalone(options: StandaloneOptions) -> None:
     addresses, names = _names(options)
     async with process() as told:
         api = StandaloneAPI(
-            data_dir=folder, host=options.address, port=options.api_port, extra_names=[*addresses, *names]
+            data_dir=folder,
+            host=options.address,
+            port=options.api_port,
+            extra_names=[*addresses, *names],
+            limits=bounded_api(API_LIMITS, descriptors=raise_limit()),
         )
         async with started(api):
             api.write_kubeconfig(folder / KUBECONFIG)

@@ -25,7 +25,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.client.exceptions import OpenApiException
 from pydantic_core import from_json
 
-from cloudhub.kube.credentials import load_credentials
+from cloudhub.kube.credentials import discard_files, load_credentials
 from cloudhub.kube.errors import from_answer
 from cloudhub.kube.limiter import RateLimiter
 from cloudhub.metrics import Metrics
@@ -91,7 +91,9 @@ class KubeClient:
         async def load() -> Configuration:
             return await load_credentials(kubeconfig=kubeconfig, master=master)
 
-        return cls(await load(), qps=qps, burst=burst, reload=load, metrics=metrics, clock=clock)
+        client = cls(await load(), qps=qps, burst=burst, reload=load, metrics=metrics, clock=clock)
+        discard_files()
+        return client
 
     @property
     def server(self) -> str:
@@ -275,8 +277,10 @@ class KubeClient:
             # The files may hold another certificate now: a TLS context is made once, with the connections.
             fresh.connection_pool_maxsize = _POOL_SIZE
             old, self._api = self._api, ApiClient(fresh)
+            discard_files()
             await old.close()
             return True
+        discard_files()
         changed = bool(fresh.api_key != current.api_key)
         current.api_key = fresh.api_key
         current.refresh_api_key_hook = fresh.refresh_api_key_hook

@@ -2,6 +2,10 @@
 
 The client library knows all the ways to log in that a kubeconfig can name. It lets out whatever a malformed file makes
 it raise; here that becomes a `ConfigError`, which quotes nothing of a file that holds keys and tokens.
+
+What a kubeconfig holds as data, a private key among it, the library writes to files in the temporary folder, because
+OpenSSL reads only files, and removes when the process ends: not when it is killed. `discard_files` removes them as soon
+as a TLS context has read them.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from kubernetes_asyncio.client import Configuration
-from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes_asyncio.config import ConfigException, kube_config, load_incluster_config, load_kube_config
 
 from cloudhub.settings import ConfigError
 
@@ -40,3 +44,9 @@ async def load_credentials(*, kubeconfig: str, master: str) -> Configuration:
     if master:
         configuration.host = master.rstrip("/")
     return configuration
+
+
+def discard_files() -> None:
+    """After each use of a `Configuration` of `load_credentials`, which names files that are gone then. One of another
+    client that is not used yet would lose its files too: there is one client in a process."""
+    kube_config._cleanup_temp_files()

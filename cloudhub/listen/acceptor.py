@@ -2,7 +2,7 @@
 
 asyncio's own servers begin a TLS handshake with whatever connects, as many as come, and tell nobody before it has
 succeeded. Here `Admission` decides who begins, each turn has a deadline, and what each connection is served by is the
-caller's: a `Guest`.
+caller's: a `Guest`. Without TLS, turns are for what the guest itself has to prove or to do.
 
 Guarantees: a turn ends when the guest says that it is settled, or when its time is over, and then the link is cut. When
 the process runs out of descriptors, accepting pauses until `look_again` instead of spinning. After `stop` no socket and
@@ -71,7 +71,7 @@ class Acceptor:
         *,
         host: str,
         port: int,
-        ssl_context: ssl.SSLContext,
+        ssl_context: ssl.SSLContext | None,
         limits: AcceptLimits,
         welcome: Callable[[str], Guest],
         refused: Callable[[str, str, str], None],
@@ -182,8 +182,8 @@ class Acceptor:
                     lambda: guest.protocol,
                     peer,
                     ssl=self._ssl_context,
-                    ssl_handshake_timeout=self._limits.turn,
-                    ssl_shutdown_timeout=self._limits.shutdown,
+                    ssl_handshake_timeout=self._limits.turn if self._ssl_context else None,
+                    ssl_shutdown_timeout=self._limits.shutdown if self._ssl_context else None,
                 )
                 await guest.settled()
             settled = True

@@ -15,9 +15,12 @@ import structlog
 
 from cloudhub.listen.acceptor import AcceptLimits
 
-RESERVE: Final = 256
-"""For everything that is neither a session nor a peer without a name."""
+RESERVE: Final = 448
+"""For everything that is neither a session nor a peer without a name, for all who may be at /metrics
+(`cloudhub.health.LIMITS`), and for whose turn it is at the embedded API."""
 LEAST_WAITING: Final = 64
+API_SHARE: Final = 8
+"""One of so many descriptors may be of a peer that waits for its turn at the embedded API."""
 MANY: Final = 1 << 20
 
 log = structlog.get_logger(__name__)
@@ -36,9 +39,18 @@ def raise_limit() -> int:
 
 
 def bounded(limits: AcceptLimits, *, descriptors: int, sessions: int, servers: int) -> AcceptLimits:
-    """``limits`` with no more waiting than fits: ``servers`` of these beside ``sessions`` sessions."""
-    free = descriptors - RESERVE - sessions
-    waiting = min(limits.waiting, max(LEAST_WAITING, free // servers - limits.running))
+    """``limits`` with no more waiting than fits: ``servers`` of these beside ``sessions`` sessions and the API."""
+    free = descriptors - RESERVE - descriptors // API_SHARE - sessions
+    return _with_waiting(limits, free // servers - limits.running)
+
+
+def bounded_api(limits: AcceptLimits, *, descriptors: int) -> AcceptLimits:
+    """The same for the embedded API."""
+    return _with_waiting(limits, descriptors // API_SHARE)
+
+
+def _with_waiting(limits: AcceptLimits, fits: int) -> AcceptLimits:
+    waiting = min(limits.waiting, max(LEAST_WAITING, fits))
     return replace(limits, waiting=waiting, waiting_per_address=min(limits.waiting_per_address, waiting))
 
 

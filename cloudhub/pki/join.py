@@ -19,24 +19,22 @@ small pieces to threads would cost more.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import inspect
-import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import structlog
 from aiohttp import web
 from cryptography import x509
 
-from cloudhub.listen.acceptor import AcceptLimits, Acceptor
+from cloudhub.listen.acceptor import AcceptLimits
 from cloudhub.listen.admission import address_group
+from cloudhub.listen.http import HTTPListener, allowed
 from cloudhub.listen.ratelimit import RateLimit
 from cloudhub.metrics import Metrics
 from cloudhub.pki.ca import CertificateAuthority, utc_now
@@ -50,14 +48,10 @@ from cloudhub.pki.tokens import TokenIssuer, bearer
 MAX_BODY: Final = MAX_CSR_BYTES
 """KubeEdge's limit is 1 MiB. Here as many bodies as there are turns may be in the making, and no real one has 4 KiB."""
 OCTETS: Final = "application/octet-stream"
-LOOK_AGAIN_EVERY: Final = 1.0
 
 NodeExists = Callable[[str], bool | Awaitable[bool]]
 
 log = structlog.get_logger(__name__)
-# aiohttp logs what it cannot parse, headers with tokens included.
-_aiohttp_log = logging.getLogger("cloudhub.pki.aiohttp")
-_aiohttp_log.setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,50 +95,27 @@ class JoinServer:
         self._revoked = revoked or NothingRevoked()
         self._now = now
         self._rate = RateLimit(per_second=limits.requests_per_second, burst=limits.request_burst, clock=clock)
-        self._acceptor = Acceptor(
+        self._listener = HTTPListener(
+            self._application(),
             host=host,
             port=port,
             ssl_context=ssl_context,
             limits=limits.accept,
-            welcome=self._welcome,
             refused=self._connection_refused,
+            auto_decompress=False,
         )
-        self._runner: web.AppRunner | None = None
-        self._looking: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
-        return self._acceptor.port
+        return self._listener.port
 
     async def start(self) -> None:
-        runner = web.AppRunner(
-            self._application(),
-            handle_signals=False,
-            access_log=None,
-            logger=_aiohttp_log,
-            lingering_time=1.0,
-            auto_decompress=False,
-        )
-        await runner.setup()
-        self._runner = runner
-        try:
-            self._acceptor.start()
-        except OSError:
-            await runner.cleanup()
-            raise
-        self._looking = asyncio.create_task(self._keep_looking(), name="join-acceptor")
+        await self._listener.start()
         log.info("serving joins", port=self.port, ca_sha256=self._ca.fingerprint)
 
     async def stop(self) -> None:
         """Ends what is running, within a second or two."""
-        if self._runner is None or self._looking is None:
-            return
-        self._looking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._looking
-        await self._acceptor.stop()
-        await self._runner.cleanup()
-        self._runner = None
+        await self._listener.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -155,19 +126,9 @@ class JoinServer:
     ) -> None:
         await self.stop()
 
-    def _welcome(self, address: str) -> _Visit:
-        if self._runner is None or self._runner.server is None:
-            raise RuntimeError("the join server is not running")
-        return _Visit(self._runner.server())
-
     def _connection_refused(self, reason: str, address: str, detail: str) -> None:
         self._metrics.joins_refused_total.count(reason)
         log.debug("join connection ended", reason=reason, address=address, detail=detail)
-
-    async def _keep_looking(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_AGAIN_EVERY)
-            self._acceptor.look_again()
 
     # --- Requests ---------------------------------------------------------------------------------------------------
 
@@ -208,7 +169,7 @@ class JoinServer:
             if refused.status == 429:
                 response.headers["Retry-After"] = "10"
         except web.HTTPException as error:
-            response = web.Response(status=error.status, text=f"{error.reason}\n", headers=_allow(error))
+            response = web.Response(status=error.status, text=f"{error.reason}\n", headers=allowed(error))
         except ConnectionError as error:
             # The peer went, or its turn ended, before its body was whole. Nobody reads the answer.
             log.debug("request abandoned", path=request.path[:64], address=address, error=type(error).__name__)
@@ -275,51 +236,6 @@ class JoinServer:
         return web.Response(text="ok")
 
 
-class _Visit(asyncio.Protocol):
-    """One connection, from TLS to its end: aiohttp's handler, and a note when the link is gone."""
-
-    __slots__ = ("_gone", "_inner", "_transport")
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._transport: asyncio.Transport | None = None
-
-    @property
-    def protocol(self) -> asyncio.BaseProtocol:
-        return self
-
-    async def settled(self) -> None:
-        await self._gone
-
-    def abandon(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast: uvloop's transports are asyncio.Transport by shape, not by class.
-        self._transport = cast(asyncio.Transport, transport)
-        self._inner.connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._gone.done():
-            self._gone.set_result(None)
-        self._inner.connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        self._inner.eof_received()
-        return None
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
-
-
 def _peer_certificate(request: web.Request) -> x509.Certificate | None:
     """TLS has checked its chain, its time and that it is for clients."""
     transport = request.transport
@@ -336,7 +252,3 @@ def _node_of(certificate: x509.Certificate) -> str:
         return node_of(certificate)
     except NotANode as error:
         raise Refused(401, "certificate", f"client certificate: {error}") from None
-
-
-def _allow(error: web.HTTPException) -> dict[str, str]:
-    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}

@@ -2,7 +2,8 @@
 
 Opens in order (folder, certificates, token, database, storage, socket) and closes in reverse. Runs on the caller's
 event loop, beside the hub: no request holds the loop for long, large answers are sent in pieces. What every request
-passes through is here: the token, and the turning of every error into a Status object. `cloudhub.standalone` lists how
+passes through is here: the token, and the turning of every error into a Status object. Connections that have not shown
+the token are few, and live for seconds (`LIMITS`). `cloudhub.standalone` lists how
 it differs from a cluster's API server.
 """
 
@@ -22,7 +23,8 @@ import structlog
 import yaml
 from aiohttp import web
 
-from cloudhub.listen.acceptor import listen
+from cloudhub.listen.acceptor import AcceptLimits
+from cloudhub.listen.http import HTTPListener
 from cloudhub.standalone import discovery, errors, openapiproto
 from cloudhub.standalone.auth import Authenticator, load_token
 from cloudhub.standalone.certificates import ServerIdentity, open_identity
@@ -44,18 +46,27 @@ log = structlog.get_logger(__name__)
 FIRST_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system", "kubeedge")
 _CLUSTER: Final = "cloudhub-standalone"
 _SHUTDOWN_SECONDS: Final = 3.0
+LIMITS: Final = AcceptLimits(turn=20.0, running=64, running_per_address=48, waiting=1024, waiting_per_address=896)
+"""Until a connection has shown the token once; who has it may have as many connections as it wants, for as long."""
 
 
 class StandaloneAPI:
     """``extra_names`` are DNS names and addresses that clients reach it by, beside loopback and ``host``."""
 
     def __init__(
-        self, *, data_dir: Path, host: str = "127.0.0.1", port: int = 0, extra_names: Sequence[str] = ()
+        self,
+        *,
+        data_dir: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        extra_names: Sequence[str] = (),
+        limits: AcceptLimits = LIMITS,
     ) -> None:
         self._data_dir = data_dir
         self._host = host
         self._wanted_port = port
         self._extra_names = tuple(extra_names)
+        self._limits = limits
         self._closers = contextlib.AsyncExitStack()
         self._port: int | None = None
         self._ca_pem = b""
@@ -153,23 +164,28 @@ class StandaloneAPI:
     async def _listen(self, endpoints: Endpoints, context: ssl.SSLContext) -> None:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", endpoints.serve)
-        # A watch ends when its client goes: its handler is cancelled.
-        runner = web.AppRunner(
+        listener = HTTPListener(
             app,
+            host=self._host,
+            port=self._wanted_port,
+            ssl_context=context,
+            limits=self._limits,
+            refused=_connection_refused,
+            # A watch ends when its client goes: its handler is cancelled.
             handler_cancellation=True,
-            access_log=None,
-            handle_signals=False,
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
-        await runner.setup()
-        self._closers.push_async_callback(runner.cleanup)
+        endpoints.keep = listener.keep
+        await listener.start()
+        self._closers.push_async_callback(listener.stop)
         self._closers.callback(endpoints.close)
-        listening = listen(self._host, self._wanted_port)
-        site = web.SockSite(runner, listening, ssl_context=context)
-        await site.start()
-        endpoints.address = f"{self._host}:{runner.addresses[0][1]}"
-        self._port = int(runner.addresses[0][1])
+        endpoints.address = f"{self._host}:{listener.port}"
+        self._port = listener.port
         log.info("serving the Kubernetes API", host=self._host, port=self._port)
+
+
+def _connection_refused(reason: str, address: str, detail: str) -> None:
+    log.debug("API connection ended", reason=reason, address=address, detail=detail)
 
 
 class Endpoints:
@@ -181,6 +197,8 @@ class Endpoints:
         self._authenticator = Authenticator(token=token)
         self._resources = ResourceEndpoints(storage=storage, catalog=catalog, offload=offload)
         self.address = ""
+        self.keep: Callable[[web.Request], None] = lambda _: None
+        """Told of requests with the token: their connections may stay."""
 
     def close(self) -> None:
         self._resources.close()
@@ -189,6 +207,8 @@ class Endpoints:
         try:
             if not self._authenticator.admits(request.path, request.headers.get("Authorization", "")):
                 raise errors.unauthorized()
+            if "Authorization" in request.headers:
+                self.keep(request)
             return await self._route(request)
         except StatusError as error:
             return _status_response(error)

@@ -36,6 +36,8 @@ PROJECT = "e632aba927ea4ac2b575ec1603d56f10"
 MIB = 1 << 20
 ELSEWHERE = ("127.0.0.2", 0)
 """The address that strangers come from."""
+METRICS_PEERS = 32 + 96
+"""Who may be connected to /metrics at a time."""
 
 
 @dataclass
@@ -58,6 +60,11 @@ class Ground:
             close_timeout=0.5,
             **more,
         )
+
+    @property
+    def api_port(self) -> int:
+        endpoints = json.loads((self.cloud.data_dir / "endpoints.json").read_text())
+        return int(endpoints["api"].rpartition(":")[2])
 
     @property
     def process(self) -> psutil.Process:
@@ -169,21 +176,29 @@ async def _silent(ground: Ground) -> None:
     """Connections that say nothing, and some that stop in the middle of TLS or of HTTP."""
     with contextlib.ExitStack() as stack:
         hello = _client_hello()
-        for number in range(900):
-            port = (ground.cloud.websocket_port, ground.cloud.https_port)[number % 2]
+        ports = (ground.cloud.websocket_port, ground.cloud.https_port, ground.api_port, ground.cloud.metrics_port)
+        for number in range(1200):
+            port = ports[number % len(ports)]
             peer = stack.enter_context(socket.create_connection(("127.0.0.1", port), source_address=ELSEWHERE))
-            peer.sendall(hello[: len(hello) * (number % 3) // 2])
+            with contextlib.suppress(ConnectionError):  # whom the hub turned away already
+                peer.sendall(hello[: len(hello) * (number % 3) // 2])
         await ground.serves()
+        assert "edge-1" in await ground.cloud.kubectl("get", "nodes")
+        open_ones = [link.laddr.port for link in ground.process.net_connections("tcp") if link.raddr]
+        assert open_ones.count(ground.cloud.metrics_port) <= METRICS_PEERS
 
 
 async def _headers_without_end(ground: Ground) -> None:
-    ports = (ground.cloud.websocket_port, "mallory"), (ground.cloud.https_port, "nobody")
-    for port, who in ports:
-        for _ in range(20):
+    contexts = {
+        ground.cloud.websocket_port: ground.contexts["mallory"],
+        ground.cloud.https_port: ground.contexts["nobody"],
+        ground.api_port: ground.contexts["nobody"],
+        ground.cloud.metrics_port: None,
+    }
+    for port, context in contexts.items():
+        for _ in range(50):
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(
-                    "127.0.0.1", port, ssl=ground.contexts[who], local_addr=ELSEWHERE
-                )
+                _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, local_addr=ELSEWHERE)
                 writer.write(b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * MIB)
                 with contextlib.suppress(OSError):
                     await writer.drain()
@@ -220,6 +235,38 @@ async def _coming_and_going(ground: Ground) -> None:
     await ground.serves()
 
 
+async def _bodies_without_end(ground: Ground) -> None:
+    """To those who serve operators, as much as they take in a second."""
+
+    async def one(port: int, context: ssl.SSLContext | None) -> None:
+        with contextlib.suppress(OSError, TimeoutError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, local_addr=ELSEWHERE)
+            writer.write(b"POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n")
+            async with asyncio.timeout(1):
+                while True:
+                    writer.write(b"x" * MIB)
+                    await writer.drain()
+        writer.transport.abort()
+
+    await asyncio.gather(
+        *(one(ground.cloud.metrics_port, None) for _ in range(10)),
+        *(one(ground.api_port, ground.contexts["nobody"]) for _ in range(10)),
+    )
+    await ground.serves()
+
+
+async def _scrapes(ground: Ground) -> None:
+    """As many as it can, and reads none."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            peer = stack.enter_context(
+                socket.create_connection(("127.0.0.1", ground.cloud.metrics_port), source_address=ELSEWHERE)
+            )
+            with contextlib.suppress(ConnectionError):
+                peer.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await ground.serves()
+
+
 async def _joins(ground: Ground) -> None:
     head = b"GET /edge.crt HTTP/1.1\r\nHost: x\r\nNodeName: edge-1\r\nAuthorization: Bearer a.b.c\r\n"
 
@@ -238,7 +285,9 @@ async def _joins(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize(
-    "attack", [_silent, _headers_without_end, _messages, _coming_and_going, _joins], ids=lambda attack: attack.__name__
+    "attack",
+    [_silent, _headers_without_end, _bodies_without_end, _scrapes, _messages, _coming_and_going, _joins],
+    ids=lambda attack: attack.__name__,
 )
 async def test_a_flood_costs_little_and_keeps_nobody_out(
     ground: Ground, attack: Callable[[Ground], Awaitable[None]]

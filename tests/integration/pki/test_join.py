@@ -374,7 +374,7 @@ async def test_a_body_beyond_the_limit_is_refused() -> None:
 async def test_peers_that_vanish_in_the_middle_of_a_body_leave_no_error_and_no_memory_behind() -> None:
     async with join() as j:
         head = f"GET /edge.crt HTTP/1.1\r\nHost: x\r\nNodeName: edge-1\r\nAuthorization: Bearer {j.token()}\r\n"
-        server = j.server._runner.server if j.server._runner is not None else None
+        server = j.server._listener._runner.server
         assert server is not None
         with structlog.testing.capture_logs() as logs:
             for count in range(1, 11):
@@ -384,7 +384,7 @@ async def test_peers_that_vanish_in_the_middle_of_a_body_leave_no_error_and_no_m
                 await eventually(lambda count=count: server.requests_count == count)  # type: ignore[misc]
                 writer.transport.abort()
             await eventually(lambda: [entry["event"] for entry in logs].count("request abandoned") == 10)
-            await eventually(lambda: j.server._acceptor.running == 0)
+            await eventually(lambda: j.server._listener._acceptor.running == 0)
         assert [entry for entry in logs if entry["log_level"] in ("error", "warning")] == []
         assert len(server.connections) == 0
 
@@ -406,7 +406,7 @@ async def test_bodies_without_end_are_cut_at_the_limit_however_they_are_sent() -
             answer = await reader.read()
             assert answer.startswith(b"HTTP/1.1 413 ") or not answer, answer[:100]
             writer.transport.abort()
-        await eventually(lambda: j.server._acceptor.running == 0)
+        await eventually(lambda: j.server._listener._acceptor.running == 0)
 
 
 async def test_a_flood_of_requests_with_bad_tokens_leaves_no_turn_taken_and_every_one_counted() -> None:
@@ -416,7 +416,7 @@ async def test_a_flood_of_requests_with_bad_tokens_leaves_no_turn_taken_and_ever
         answers = await asyncio.gather(*(j.raw(head, context) for _ in range(200)))
         assert {answer.status for answer in answers} == {401}
         assert j.metrics.joins_refused_total.value("token") == 200
-        await eventually(lambda: j.server._acceptor.running == 0)
+        await eventually(lambda: j.server._listener._acceptor.running == 0)
         assert (await j.certificate("edge-1", token=j.token())).status == 200
 
 
@@ -499,9 +499,7 @@ async def test_a_body_that_never_comes_is_cut_too_and_stop_does_not_wait_for_it(
         head = f"GET /edge.crt HTTP/1.1\r\nHost: x\r\nNodeName: edge-1\r\nAuthorization: Bearer {j.token()}\r\n"
         writer.write(f"{head}Content-Length: 500\r\n\r\nabc".encode())
         await writer.drain()
-        await eventually(
-            lambda: j.server._runner and j.server._runner.server and j.server._runner.server.requests_count
-        )
+        await eventually(lambda: j.server._listener._runner.server and j.server._listener._runner.server.requests_count)
         async with asyncio.timeout(5):
             await j.server.stop()
         with contextlib.suppress(ConnectionError):

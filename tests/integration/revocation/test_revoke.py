@@ -187,8 +187,7 @@ async def test_a_certificate_that_is_asked_for_while_its_node_is_revoked_is_not_
         head = f"GET /edge.crt HTTP/1.1\r\nHost: x\r\nNodeName: edge-1\r\nAuthorization: Bearer {s.joins.token()}\r\n"
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
         await writer.drain()
-        runner = s.joins.server._runner
-        assert runner is not None
+        runner = s.joins.server._listener._runner
         await eventually(lambda: runner.server and runner.server.requests_count)
         # Past the check of its token, and slow with the rest.
         await command.revoke(tmp_path, ["edge-1"])

@@ -202,7 +202,9 @@ async def test_the_server_certificate_can_be_renewed_under_live_sessions() -> No
 
     async with hub() as h, h.connect("edge-1") as socket:
         renewed = h.ca.issue_server_certificate(addresses=["127.0.0.1"], dns_names=[], now=utc_now())
-        load_identity(h.server._acceptor._ssl_context, renewed)
+        context = h.server._acceptor._ssl_context
+        assert context is not None
+        load_identity(context, renewed)
         async with h.connect("edge-2") as second:
             ssl_object = second.transport.get_extra_info("ssl_object")
             serial = int(ssl_object.getpeercert()["serialNumber"], 16)

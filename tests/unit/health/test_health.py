@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import pytest
 
-from cloudhub.health import Health, HealthServer
+from cloudhub.health import LIMITS, Health, HealthServer
+from cloudhub.listen.ratelimit import RateLimit
 from cloudhub.metrics import Metrics
 from cloudhub.settings import ConfigError
+from tests.integration.sessions.hub import eventually
 
 
 @asynccontextmanager
-async def served(health: Health, metrics: Metrics | None = None) -> AsyncIterator[str]:
-    server = HealthServer(health=health, metrics=metrics or Metrics(), host="127.0.0.1", port=0)
+async def served(health: Health, metrics: Metrics | None = None, **more: Any) -> AsyncIterator[str]:
+    server = HealthServer(health=health, metrics=metrics or Metrics(), host="127.0.0.1", port=0, **more)
     await server.start()
     try:
         yield f"http://127.0.0.1:{server.port}"
@@ -98,3 +103,47 @@ async def test_a_port_in_use_names_the_key() -> None:
         with pytest.raises(ConfigError, match=rf"monitorServer.bindAddress: cannot listen on 127.0.0.1 port {port}"):
             await server.start()
         await server.stop()
+
+
+async def test_a_connection_carries_one_request_and_lives_for_seconds() -> None:
+    async with served(Health(), limits=replace(LIMITS, turn=0.5)) as url:
+        for said, answered in ((b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2, 1), (b"GET /healthz", 0)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            writer.write(said)
+            assert (await asyncio.wait_for(reader.read(), 60)).count(b"200 OK") == answered
+            writer.close()
+
+
+async def test_one_address_may_ask_only_so_often() -> None:
+    async with served(Health(), rate=RateLimit(per_second=1.0, burst=2, clock=lambda: 0.0)) as url:
+        found = [await get(f"{url}/healthz") for _ in range(3)]
+    assert found == [(200, "ok\n")] * 2 + [(429, "too many requests from this address; try again later\n")]
+
+
+async def test_scrapes_that_come_together_share_one_rendering() -> None:
+    metrics, rendered = Metrics(), 0
+    going = asyncio.Event()
+
+    async def refresh() -> None:
+        nonlocal rendered
+        rendered += 1
+        await going.wait()
+
+    metrics.before_scrape(refresh)
+    async with served(Health(), metrics) as url:
+        first = asyncio.create_task(get(f"{url}/metrics"))
+        await eventually(lambda: rendered)
+        others = [asyncio.create_task(get(f"{url}/metrics")) for _ in range(10)]
+        # One that goes takes it from nobody.
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert (await get(f"{url}/healthz"))[0] == 200
+        going.set()
+        answers = await asyncio.gather(*others)
+        assert {code for code, _ in answers} == {200}
+        assert rendered <= 2
+
+
+async def test_a_method_that_is_none_is_refused_with_those_that_are() -> None:
+    async with served(Health()) as url, aiohttp.ClientSession() as session, session.post(f"{url}/metrics") as response:
+        assert (response.status, response.headers["Allow"]) == (405, "GET,HEAD")

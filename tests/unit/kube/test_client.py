@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import ssl
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from kubernetes_asyncio.client import Configuration
 from cloudhub.kube.client import KubeClient
 from cloudhub.kube.errors import Conflict, Expired, Throttled
 from cloudhub.metrics import Metrics
+from cloudhub.pki.ca import CertificateAuthority, utc_now
+from cloudhub.pki.contexts import server_context
 from cloudhub.settings import ConfigError
 from cloudhub.taskmanager.ports import Forbidden, KubeError, NotFound, Rejected, Unavailable
 from tests.unit.kube.apiserver import ScriptedAPI, client_of, running_api
@@ -176,7 +181,8 @@ async def test_a_401_reads_the_credentials_again_and_tries_once_more() -> None:
 class serving:
     """A client of a server that answers everything by one handler."""
 
-    def __init__(self, handle: Any, **options: Any) -> None:
+    def __init__(self, handle: Any, *, tls: ssl.SSLContext | None = None, **options: Any) -> None:
+        self._tls = tls
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -184,9 +190,9 @@ class serving:
 
     async def __aenter__(self) -> KubeClient:
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
         configuration = Configuration()
-        configuration.host = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        configuration.host = f"http{'s' if self._tls else ''}://127.0.0.1:{self._runner.addresses[0][1]}"
         self._client = KubeClient(configuration, qps=1000, burst=1000, **self._options)
         return self._client
 
@@ -261,6 +267,40 @@ async def test_without_kubeconfig_and_pod_it_says_what_is_missing(monkeypatch: p
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ConfigError, match="this is no pod with a service account"):
         await KubeClient.connect()
+
+
+@pytest.mark.parametrize("by", ["certificate", "token"])
+async def test_of_keys_in_a_kubeconfig_no_file_stays_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    files = tmp_path / "temporary"
+    files.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(files))
+    ca = CertificateAuthority.create(now=utc_now())
+    chain = ca.issue_server_certificate(addresses=["127.0.0.1"], dns_names=[], now=utc_now())
+    user = {"client-certificate-data": chain.chain_pem, "client-key-data": chain.key.pem}
+    certificate = {name: base64.b64encode(pem).decode() for name, pem in user.items()}
+    codes = [200, 401]
+
+    async def handle(_: web.Request) -> web.Response:
+        document["users"][0]["user"] |= {"token": "new"} if by == "token" else {}
+        path.write_text(yaml.safe_dump(document))
+        return web.json_response({}, status=codes.pop())
+
+    serves = serving(handle, tls=server_context(ca, chain, client_certificates=ssl.CERT_NONE))
+    async with serves as other:
+        path = kubeconfig(
+            tmp_path / "config", other.server, **(certificate if by == "certificate" else {"token": "old"})
+        )
+        document = yaml.safe_load(path.read_text())
+        document["clusters"][0]["cluster"]["certificate-authority-data"] = base64.b64encode(ca.certificate_pem).decode()
+        path.write_text(yaml.safe_dump(document))
+        client = await KubeClient.connect(kubeconfig=str(path))
+        assert list(files.iterdir()) == []
+        # A 401 has the kubeconfig read once more.
+        await client.request("GET", "/x")
+        assert (codes, list(files.iterdir())) == ([], [])
+        await client.close()
 
 
 async def test_connecting_speaks_to_no_one(tmp_path: Path) -> None:
