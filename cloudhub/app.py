@@ -284,6 +284,7 @@ class _Hub:
             settings=TaskManagerSettings(
                 status_entries=settings.statusEntries,
                 publish_interval=settings.publishInterval,
+                progress_interval=settings.progressInterval,
                 dialect_timeout=settings.dialectTimeout,
             ),
             metrics=self.metrics,

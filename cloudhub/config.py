@@ -263,6 +263,13 @@ class TaskManagerConfig(_Settings):
         unit="seconds",
         breaks="Too short: many jobs load the API server. Too long: the status lags.",
     )
+    progressInterval: Annotated[float, Field(ge=0, le=3600)] = setting(
+        10,
+        what="Shortest time between two writes of one job's status that only show how far its pulls are; 0 for none. "
+        "Ours.",
+        unit="seconds",
+        breaks="Too short: jobs whose pulls take long load the API server.",
+    )
     dialectTimeout: Annotated[float, Field(ge=1, le=3600)] = setting(
         20,
         what="How long an EdgeCore of unknown version may leave a v1alpha2 task unanswered before it is sent it in "

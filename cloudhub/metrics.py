@@ -84,6 +84,12 @@ class Metrics:
             "reason",
             registry,
         )
+        self.progress_messages_total = BoundedCounter(
+            "cloudhub_progress_messages_total",
+            "Messages of nodes that say how far a pull is, by outcome.",
+            "outcome",
+            registry,
+        )
         self.edge_requests_total = BoundedCounter(
             "cloudhub_edge_requests_total",
             "Questions of nodes about their Node and Lease, by outcome.",
@@ -131,6 +137,11 @@ class Metrics:
         """From now on ``cloudhub_node_tasks{state}`` is what ``counts`` says at each scrape."""
         self._states.node_tasks = counts
 
+    def count_progress(self, totals: Callable[[], tuple[int, int, int]]) -> None:
+        """From now on ``cloudhub_progress_tasks`` and ``cloudhub_progress_bytes{of}`` are what ``totals`` says at each
+        scrape: tasks, bytes on the nodes, bytes in all."""
+        self._states.progress = totals
+
     def before_scrape(self, refresh: Callable[[], Awaitable[None]]) -> None:
         """``refresh`` is awaited before each scrape: for a count that needs a query first."""
         self._refreshers.append(refresh)
@@ -143,19 +154,30 @@ class Metrics:
 
 
 class _States(Collector):
-    """Jobs and node tasks by state, asked for when scraped."""
+    """Jobs and node tasks by state, and how far pulls are, asked for when scraped."""
 
     def __init__(self) -> None:
         self.jobs: StateCounts = dict
         self.node_tasks: StateCounts = dict
+        self.progress: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield self._family("cloudhub_jobs", "Jobs by state.", self.jobs())
         yield self._family("cloudhub_node_tasks", "Node tasks by state.", self.node_tasks())
+        tasks, done, total = self.progress()
+        yield GaugeMetricFamily(
+            "cloudhub_progress_tasks", "Node tasks in flight of which the node said how far it is.", value=tasks
+        )
+        yield self._family(
+            "cloudhub_progress_bytes",
+            "Bytes of these tasks' images that are on the nodes, and in all where the node knows.",
+            {"done": done, "total": total},
+            label="of",
+        )
 
     @staticmethod
-    def _family(name: str, documentation: str, counts: Mapping[str, int]) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(name, documentation, labels=["state"])
+    def _family(name: str, documentation: str, counts: Mapping[str, int], label: str = "state") -> GaugeMetricFamily:
+        family = GaugeMetricFamily(name, documentation, labels=[label])
         for state, count in counts.items():
             family.add_metric([str(state)], count)
         return family

@@ -162,6 +162,7 @@ class Agent:
             max_tasks=settings.parallelTasks + settings.queueLength,
             task_timeout=settings.taskTimeout,
             enabled=settings.enable,
+            progress_interval=settings.progressInterval,
             changed=self._status.changed,
         )
 

@@ -231,6 +231,9 @@ class TaskManagerConfig(_Section):
     firstReportDelay: float = Field(default=2, ge=0, le=60, description="seconds, 0 to 60")
     """Ours. Seconds that a report waits before it goes to a CloudCore, whose own note that the node is at work would
     cover an earlier one for good, and the job would never end. Not used under cloudhub."""
+    progressInterval: float = Field(default=5, ge=0, le=3600, description="seconds, 0 to 3600")
+    """Ours. Seconds between two messages that tell how far the pulls of one job are; 0 for none. Some 450 bytes each.
+    A job that is done sooner sends none, and a busy link leaves them out. Only under cloudhub."""
     taskTimeout: Seconds = 3600
     """Ours. Seconds for a whole task when the hub names no limit of its own (a CloudCore does not)."""
 

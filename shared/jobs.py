@@ -98,6 +98,17 @@ class ImageStatus(_Status):
     reason: str | None = None
 
 
+class PullProgress(_Status):
+    """How far the node has said that it is, while it pulls. Ours, in both versions."""
+
+    images: int
+    totalImages: int
+    bytes: int
+    totalBytes: int | None = None
+    """Not known yet when it is missing."""
+    time: str
+
+
 class NodeStatus(_Status):
     nodeName: str
     state: State
@@ -105,6 +116,7 @@ class NodeStatus(_Status):
     action: Action | None = None
     reason: str | None = None
     time: str | None = None
+    progress: PullProgress | None = None
 
 
 class NodeEntry(_Status):
@@ -137,6 +149,7 @@ class NodeResult(_Status):
     nodeName: str
     phase: NodePhase
     reason: str | None = None
+    progress: PullProgress | None = None
     actionFlow: list[ActionResult] | None = None
     imageStatus: list[ImageResult] | None = None
 

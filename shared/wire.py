@@ -19,9 +19,18 @@ import time
 import uuid
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import to_json
 
 MAX_FRAME_BYTES: Final = 1 << 20
@@ -45,6 +54,7 @@ class Feature(StrEnum):
     ACK = "ack"
     CANCEL = "cancel"
     CREDENTIALS = "credentials"
+    PROGRESS = "progress"
 
 
 class Source(StrEnum):
@@ -75,6 +85,7 @@ class Operation(StrEnum):
     # Ours, each behind the feature of the same name.
     ACK = "ReportAck"
     CANCEL = "Cancel"
+    PROGRESS = "Progress"
 
 
 ShortText = Annotated[str, StringConstraints(max_length=256)]
@@ -332,6 +343,32 @@ class Cancel(_Wire):
     job_uid: ShortText
     attempt: Attempt
     reason: ReasonText = ""
+
+
+MAX_AMOUNT: Final = (1 << 53) - 1
+"""Bytes. Beyond it a reader with floating point numbers, and kubectl is one at times, would show another number."""
+Amount = Annotated[int, Field(ge=0, le=MAX_AMOUNT)]
+
+
+class Progress(_Wire):
+    """Content of `Operation.PROGRESS` (agent to hub, `Feature.PROGRESS`): how far a task's pulls are. Route as a
+    report's. Nothing depends on it: it may be lost, and is never sent twice."""
+
+    job_uid: ShortText
+    attempt: Attempt
+    done_images: int = Field(ge=0, le=1000)
+    """That are on the node."""
+    total_images: int = Field(ge=1, le=1000)
+    done_bytes: Amount = 0
+    """Of the images, that are on the node. A CRI runtime tells them of an image when it is there, and not before."""
+    total_bytes: Amount = 0
+    """0 until the sizes of all images are known."""
+
+    @model_validator(mode="after")
+    def _no_more_than_all(self) -> Self:
+        if self.done_images > self.total_images or (self.total_bytes and self.done_bytes > self.total_bytes):
+            raise ValueError("there is more here than there is in all")
+        return self
 
 
 class NodeInfo(_Wire):

@@ -38,6 +38,8 @@ class JobAPI:
     """Served besides."""
     status_keys: frozenset[str] | None = None
     """The top-level keys of a status that are kept; None when that is not known."""
+    keeps_progress: bool = False
+    """``progress`` is kept in the entries. False when that is not known: each write of it might be in vain."""
 
     @property
     def path(self) -> str:
@@ -70,23 +72,47 @@ def _of_definition(crd: Mapping[str, Any]) -> JobAPI | None:
     if not served:
         return None
     spoken = stored if stored in served else served[0]
-    keys = [_status_keys(versions[name]) for name in {spoken, stored} if name in versions]
+    deciding = [versions[name] for name in {spoken, stored} if name in versions]
+    keys = [_status_keys(version) for version in deciding]
     known = [found for found in keys if found is not None]
     return JobAPI(
         version=spoken,
         others=tuple(name for name in served if name != spoken),
         status_keys=frozenset.intersection(*known) if known else None,
+        keeps_progress=all(_keeps_progress(version) for version in deciding),
     )
 
 
 def _status_keys(version: Mapping[str, Any]) -> frozenset[str] | None:
     """None for a schema that keeps every key."""
-    schema = _mapping(_mapping(version.get("schema")).get("openAPIV3Schema"))
-    status = _mapping(_mapping(schema.get("properties")).get("status"))
+    schema, status = _status_schema(version)
     for part in (schema, status):
         if part.get("x-kubernetes-preserve-unknown-fields"):
             return None
     return frozenset(_mapping(status.get("properties")))
+
+
+def _status_schema(version: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """That of the object, and of its status."""
+    schema = _mapping(_mapping(version.get("schema")).get("openAPIV3Schema"))
+    return schema, _mapping(_mapping(schema.get("properties")).get("status"))
+
+
+def _keeps_progress(version: Mapping[str, Any]) -> bool:
+    """In v1alpha1's entries and in v1alpha2's, those of them that the schema has."""
+    keys = _status_keys(version)
+    if keys is None:
+        return True
+    _, status = _status_schema(version)
+    first = _item_properties(status, "status").get("nodeStatus")
+    entries = [_mapping(_mapping(first).get("properties"))] if "status" in keys else []
+    entries += [_item_properties(status, "nodeStatus")] if "nodeStatus" in keys else []
+    return bool(entries) and all("progress" in known for known in entries)
+
+
+def _item_properties(status: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    entries = _mapping(_mapping(status.get("properties")).get(key))
+    return _mapping(_mapping(entries.get("items")).get("properties"))
 
 
 async def _of_discovery(client: KubeClient) -> JobAPI | None:

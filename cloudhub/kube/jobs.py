@@ -72,6 +72,10 @@ class JobInformer(Informer[JobObject]):
     def status_keys(self) -> frozenset[str] | None:
         return self._api.status_keys
 
+    @property
+    def keeps_progress(self) -> bool:
+        return self._api.keeps_progress
+
     def speak(self, api: JobAPI) -> None:
         """From now on; what was seen in another version is read again."""
         if api == self._api:

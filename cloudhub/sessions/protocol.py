@@ -52,7 +52,14 @@ _PATH: Final = re.compile(r"/(?P<project>[^/?#]{1,253})/(?P<node>[^/?#]{1,253})/
 VIADUCT_CONTROL: Final = frozenset({"config", "ping", "pong"})
 """Operations that KubeEdge's transport answers by itself, with content ``ack``."""
 DELIVERED: Final = frozenset(
-    {Operation.REPORT, prepull.OPERATION, Operation.QUERY, Operation.RESPONSE, Operation.ERROR}
+    {
+        Operation.REPORT,
+        Operation.PROGRESS,
+        prepull.OPERATION,
+        Operation.QUERY,
+        Operation.RESPONSE,
+        Operation.ERROR,
+    }
 )
 """Operations that the owner of the sessions gets to see; besides all of group ``meta``, which want an answer."""
 KNOWN_OPERATIONS: Final = frozenset(
@@ -64,7 +71,11 @@ KNOWN_OPERATIONS: Final = frozenset(
 )
 """What may be the value of a metric's label; all else is counted as ``other``, so that a peer cannot choose labels."""
 
-REQUIRED_FEATURE: Final = {Operation.ACK: Feature.ACK, Operation.CANCEL: Feature.CANCEL}
+REQUIRED_FEATURE: Final = {
+    Operation.ACK: Feature.ACK,
+    Operation.CANCEL: Feature.CANCEL,
+    Operation.PROGRESS: Feature.PROGRESS,
+}
 """Operations of ours, never sent to a node that did not announce them."""
 V1ALPHA2_ACTIONS: Final = frozenset({Operation.CHECK, Operation.PULL})
 STOCK_ANSWERS: Final = frozenset({Operation.RESPONSE, Operation.ERROR, Operation.UPDATE})

@@ -20,8 +20,8 @@ _UNSENT = -1
 class NodeTasks:
     def __init__(self, *, limit: int) -> None:
         self._limit = limit
-        self._tasks: dict[str, dict[str, int]] = {}
-        """By node and job: the serial of the session on which it was sent last."""
+        self._tasks: dict[str, dict[str, tuple[int, int]]] = {}
+        """By node and job: the serial of the session on which it was sent last, and as which attempt."""
         self._parked: dict[str, set[str]] = {}
         """By node: jobs whose task waits for it to have less to do."""
         self._freed: set[str] = set()
@@ -37,17 +37,18 @@ class NodeTasks:
         self.is_known = True
         before, self._tasks = self._tasks, {}
         for task in tasks:
-            self.add(task.node, task.job_uid, before.get(task.node, {}).get(task.job_uid, _UNSENT))
+            serial, _ = before.get(task.node, {}).get(task.job_uid, (_UNSENT, 0))
+            self.add(task.node, task.job_uid, serial, task.attempt)
         self._freed.update(self._parked)
         return [
             (node, uid)
             for node, sent in before.items()
-            for uid, serial in sent.items()
+            for uid, (serial, _) in sent.items()
             if serial != _UNSENT and (node, uid) not in self
         ]
 
-    def add(self, node: str, uid: str, serial: int = _UNSENT) -> None:
-        self._tasks.setdefault(node, {})[uid] = serial
+    def add(self, node: str, uid: str, serial: int = _UNSENT, attempt: int = 0) -> None:
+        self._tasks.setdefault(node, {})[uid] = serial, attempt
 
     def discard(self, node: str, uid: str) -> None:
         tasks = self._tasks.get(node)
@@ -76,7 +77,12 @@ class NodeTasks:
 
     def is_unsent(self, node: str, uid: str, serial: int) -> bool:
         """Whether the task is in flight and was not sent on this very session."""
-        return self._tasks.get(node, {}).get(uid, serial) != serial
+        return self._tasks.get(node, {}).get(uid, (serial, 0))[0] != serial
+
+    def attempt_on(self, node: str, uid: str, serial: int) -> int | None:
+        """As which attempt the task was sent on this very session; None when it was not, or is in flight no more."""
+        sent_on, attempt = self._tasks.get(node, {}).get(uid, (_UNSENT, 0))
+        return attempt if sent_on == serial else None
 
     def busy(self, node: str) -> bool:
         return node in self._resting or len(self._tasks.get(node, ())) >= self._limit

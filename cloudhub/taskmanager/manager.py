@@ -28,6 +28,7 @@ from cloudhub.taskmanager.dialects import Dialects
 from cloudhub.taskmanager.lifecycle import API_STATE, Tally, TaskState
 from cloudhub.taskmanager.live import LiveJob, LiveJobs
 from cloudhub.taskmanager.ports import Jobs, Nodes, Secrets, SessionInfo, Sessions
+from cloudhub.taskmanager.progress import ProgressBoard
 from cloudhub.taskmanager.publisher import Publisher
 from cloudhub.taskmanager.reconciler import Reconciler
 from cloudhub.taskmanager.reports import Reports
@@ -50,6 +51,8 @@ class TaskManagerSettings:
     """Entries of ``status.status``; more make the object larger and every write dearer. Counts are always complete."""
     publish_interval: float = 1.0
     """Seconds between two writes of one job's status; less loads the API server, more lets people wait."""
+    progress_interval: float = 10.0
+    """Seconds between two writes of one job's status that only show how far its pulls are; 0 for none."""
     node_tasks: int = 32
     """Tasks that one node has at a time, of all jobs together. An EdgeCore drops messages beyond 100 that wait for it;
     too few make jobs that share nodes wait for one another."""
@@ -96,6 +99,9 @@ class TaskManager:
         self._reports = Reports(
             store=store, live=self._live, sessions=sessions, clock=clock, metrics=metrics, heard=self._stock.heard
         )
+        self._progress = ProgressBoard(
+            live=self._live, clock=clock, metrics=metrics, attempt_of=self._scheduler.attempt_of, moved=self._moved
+        )
         self._publisher = Publisher(
             store=store,
             jobs=jobs,
@@ -103,6 +109,8 @@ class TaskManager:
             metrics=metrics,
             interval=settings.publish_interval,
             entries=settings.status_entries,
+            progress=self._progress.of,
+            progress_interval=settings.progress_interval,
         )
         reconciler = Reconciler(
             store=store,
@@ -143,6 +151,8 @@ class TaskManager:
             operation = message.route.operation
             if operation in (Operation.REPORT, prepull.OPERATION):
                 reports.append(message)
+            elif operation == Operation.PROGRESS:
+                self._progress.receive(session, message)
             elif operation in (Operation.RESPONSE, Operation.ERROR) and message.header.parent_msg_id:
                 # What a node says to something that was pushed to it, and to answers; most need no attention.
                 self._stock.acknowledged(session, message)
@@ -228,6 +238,7 @@ class TaskManager:
         while True:
             await self._store.recovered()
             self._scheduler.doubt()
+            self._progress.clear()
             await self._publisher.look_again()
             if self._listed:
                 await self._reconcile_all()
@@ -236,12 +247,16 @@ class TaskManager:
         self._reconciling.add(name)
         self._publisher.seen(name)
 
+    def _moved(self, uid: str) -> None:
+        self._publisher.moved(uid)
+
     def _committed(self, commit: Commit) -> None:
         for job in commit.jobs.values():
             self._live.committed(job)
         for removed in commit.removed:
             self._live.discard(removed.uid)
         self._scheduler.committed(commit)
+        self._progress.committed(commit)
         self._publisher.committed(commit)
 
     async def _count(self) -> None:

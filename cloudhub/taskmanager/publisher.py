@@ -4,7 +4,8 @@ The problem: ten thousand nodes may report in a second, and the API server pays 
 So a job's status is written at once when the job is first seen and when it ends, and in between at most once an
 interval, with whatever is true by then; and not at all when it would say the same. A hundred jobs may change in every
 second, and what they say in between must not keep the hub from its work: of all jobs together it is at most
-`WRITES_A_SECOND`, and ends go first.
+`WRITES_A_SECOND`, and ends go first. How far pulls are goes along with any write; by itself it is worth one at most
+once a longer interval, and only to an API that keeps it.
 
 Guarantees: what is written was committed before; the last write of a job says how it ended, however long the API was
 away meanwhile, and over restarts (``jobs.published`` falls behind ``jobs.version`` until it is written). Whoever
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -29,6 +31,7 @@ from cloudhub.store.records import Commit, Job
 from cloudhub.taskmanager.clock import Clock
 from cloudhub.taskmanager.controller import DONE, Again, Controller, Result, Retry, Terminal
 from cloudhub.taskmanager.ports import Forbidden, Gone, Jobs, KubeError, Rejected, Unavailable
+from cloudhub.taskmanager.progress import NOTHING, Told
 from cloudhub.taskmanager.status import patch, project
 
 _log = structlog.get_logger(__name__)
@@ -52,14 +55,30 @@ class _Written:
 
 class Publisher:
     def __init__(
-        self, *, store: TaskQueue, jobs: Jobs, clock: Clock, metrics: Metrics, interval: float, entries: int
+        self,
+        *,
+        store: TaskQueue,
+        jobs: Jobs,
+        clock: Clock,
+        metrics: Metrics,
+        interval: float,
+        entries: int,
+        progress: Callable[[str], Mapping[str, Told]] = lambda _: NOTHING,
+        progress_interval: float = 0.0,
     ) -> None:
+        """``progress``: by a job's uid, how far its nodes are."""
         self._store = store
         self._jobs = jobs
         self._clock = clock
         self._metrics = metrics
         self._interval = interval
         self._entries = entries
+        self._progress = progress
+        self._progress_interval = progress_interval
+        self._moved: dict[str, float] = {}
+        """Jobs whose nodes are further than their status says, and from when on that is worth a write."""
+        self._shown: dict[str, float] = {}
+        """When a write that shows progress was begun last."""
         self._written: dict[str, _Written] = {}
         self._controller = Controller(name="publisher", handle=self._publish, clock=clock, workers=WORKERS)
 
@@ -76,6 +95,18 @@ class Publisher:
         if found is not None and self._jobs.lost_status(name):
             # Not at once: whoever writes again and again in that version is not answered write for write.
             self._controller.add(found.uid, after=self._interval)
+
+    def moved(self, uid: str) -> None:
+        """A node has told how far it is with this job."""
+        if uid in self._moved or not self._shows_progress:
+            return
+        now = self._clock.time()
+        due = self._moved[uid] = max(now, self._shown.get(uid, 0.0) + self._progress_interval)
+        self._controller.add(uid, after=due - now)
+
+    @property
+    def _shows_progress(self) -> bool:
+        return self._progress_interval > 0 and self._jobs.keeps_progress
 
     async def run(self) -> None:
         await self.look_again()
@@ -108,16 +139,24 @@ class Publisher:
         except StoreUnavailable as error:
             return Retry(str(error))
         if found is None:
-            self._written.pop(uid, None)
+            self._forget(uid)
             return DONE
         job, entries = found
         wait = self._wait(job)
         if wait > 0:
             return Again(wait)
         lost = job.published > 0 and self._jobs.lost_status(job.name)
-        if self._is_written(job) and not lost:
-            return DONE
-        status = project(job, entries, self._jobs.status_keys)
+        due, now = self._moved.get(uid), self._clock.time()
+        if self._is_written(job) and not lost and (due is None or due > now):
+            return DONE if due is None else Again(due - now)
+        progress = NOTHING
+        if due is not None:
+            # Before what is shown is taken: what a node says from now on is for another write.
+            del self._moved[uid]
+            self._shown[uid] = now
+        if self._shows_progress:
+            progress = self._progress(uid)
+        status = project(job, entries, self._jobs.status_keys, progress)
         text = json.dumps(status, separators=(",", ":"), sort_keys=True)
         digest = hashlib.sha256(text.encode()).digest()
         written = self._written.get(uid)
@@ -126,6 +165,8 @@ class Publisher:
             if problem is not None:
                 if isinstance(problem, Retry):
                     self._note_failure(job)
+                    if due is not None:
+                        self._moved[uid] = due
                 return problem
         self._written[uid] = _Written(self._clock.time(), digest, job.version, set(status))
         return await self._mark(job)
@@ -170,10 +211,15 @@ class Publisher:
 
     async def _mark(self, job: Job) -> Result:
         try:
-            await self._store.mark_published(job.uid, job.version)
+            if job.published < job.version:  # else it was written for the sake of what is not stored
+                await self._store.mark_published(job.uid, job.version)
         except StoreUnavailable as error:
             # After a restart it would be written once more, with the same words.
             _log.warning("a written status could not be marked as such", job=job.name, reason=str(error))
         if job.finished and (written := self._written.get(job.uid)) is not None and written.version <= job.version:
-            del self._written[job.uid]
+            self._forget(job.uid)
         return DONE
+
+    def _forget(self, uid: str) -> None:
+        for kept in (self._written, self._moved, self._shown):
+            kept.pop(uid, None)

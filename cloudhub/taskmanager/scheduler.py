@@ -139,6 +139,10 @@ class Scheduler:
         self._prolonged.add(uid)
         self._wake.set()
 
+    def attempt_of(self, session: SessionInfo, uid: str) -> int | None:
+        """Which attempt of this job the node was sent on this session and has not finished, if any."""
+        return self._nodes.attempt_on(session.node, uid, session.serial)
+
     def doubt(self) -> None:
         """The store may hold what `committed` did not tell of."""
         self._doubtful = True
@@ -427,7 +431,7 @@ class Scheduler:
             sent = self.stock.send(live, session, state=state, done=done, left=left)
         if not sent:
             return False
-        self._nodes.add(session.node, live.job.uid, session.serial)
+        self._nodes.add(session.node, live.job.uid, session.serial, attempt)
         self._sent += 1
         return True
 

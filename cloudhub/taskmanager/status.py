@@ -18,6 +18,7 @@ from pydantic_core import to_json
 
 from cloudhub.store.records import Entry, Job
 from cloudhub.taskmanager.lifecycle import API_STATE, TaskState
+from cloudhub.taskmanager.progress import NOTHING, Told
 from shared.jobs import Action, Counts, Event, JobPhase, NodePhase, State
 from shared.wire import rfc3339
 
@@ -46,16 +47,18 @@ NODE_PHASE: Final[Mapping[TaskState, NodePhase]] = {
 """But for one that is late: `_phase`."""
 
 
-def project(job: Job, entries: Iterable[Entry], keys: Set[str] | None = None) -> dict[str, Any]:
+def project(
+    job: Job, entries: Iterable[Entry], keys: Set[str] | None = None, progress: Mapping[str, Told] = NOTHING
+) -> dict[str, Any]:
     """What `JobStatus.dump` would give, made without the models: it is done each second for hundreds of entries.
-    ``keys``: those to make; None for all."""
+    ``keys``: those to make; None for all. ``progress``: by node, of those that pull."""
     shown = [
         (key, make)
         for key, make in ((_ENTRIES, _entry), (_RESULTS, _result))
         # Half of the work, and of the object, where only one of them would be kept.
         if keys is None or key in keys
     ]
-    bounded = _bounded({key: make(entry) for key, make in shown} for entry in entries)
+    bounded = _bounded({key: make(entry, _progress(entry, progress)) for key, make in shown} for entry in entries)
     status = {**_summary(job), **{key: [entry[key] for entry in bounded] for key, _ in shown}}
     return status if keys is None else {key: value for key, value in status.items() if key in keys}
 
@@ -94,7 +97,16 @@ def counts(job: Job) -> Counts:
     )
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _progress(entry: Entry, told: Mapping[str, Told]) -> dict[str, Any] | None:
+    if not told or entry.state is not TaskState.PULLING or (at := told.get(entry.node)) is None:
+        return None
+    shown: dict[str, Any] = {"images": at.images, "totalImages": at.total_images, "bytes": at.bytes}
+    if at.total_bytes:
+        shown["totalBytes"] = at.total_bytes
+    return {**shown, "time": _time(at.at)}
+
+
+def _entry(entry: Entry, progress: dict[str, Any] | None) -> dict[str, Any]:
     node: dict[str, Any] = {"nodeName": entry.node, "state": str(API_STATE[entry.state])}
     if entry.event is not None:
         node["event"] = entry.event
@@ -104,6 +116,8 @@ def _entry(entry: Entry) -> dict[str, Any]:
         node["reason"] = _cut(entry.reason)
     if entry.event is not None or entry.reason:
         node["time"] = _time(entry.changed_at)
+    if progress is not None:
+        node["progress"] = progress
     shown: dict[str, Any] = {"nodeStatus": node}
     if entry.images:
         shown["imageStatus"] = [_image(*image) for image in entry.images]
@@ -117,11 +131,13 @@ def _image(image: str, ok: bool, reason: str) -> dict[str, str]:
     return shown
 
 
-def _result(entry: Entry) -> dict[str, Any]:
+def _result(entry: Entry, progress: dict[str, Any] | None) -> dict[str, Any]:
     """The same as v1alpha2 has it."""
     shown: dict[str, Any] = {"nodeName": entry.node, "phase": str(_phase(entry))}
     if entry.reason:
         shown["reason"] = _cut(entry.reason)
+    if progress is not None:
+        shown["progress"] = progress
     flow = _action_flow(entry)
     if flow:
         shown["actionFlow"] = flow

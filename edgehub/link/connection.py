@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import random
 import ssl
+import struct
+import termios
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -33,7 +36,7 @@ from shared.wire import Feature, Message, NodeInfo, WireError
 
 log = structlog.get_logger(__name__)
 
-OUR_FEATURES = ",".join((Feature.ACK, Feature.CANCEL, Feature.CREDENTIALS))
+OUR_FEATURES = ",".join((Feature.ACK, Feature.CANCEL, Feature.CREDENTIALS, Feature.PROGRESS))
 LASTED = 30.0
 """Seconds after which a session counts as a good one, and the next reconnect need not wait long."""
 MAX_NODE_INFO = 1024
@@ -46,6 +49,10 @@ class Channel(Protocol):
     def features(self) -> frozenset[Feature]: ...
     async def send(self, message: Message) -> None:
         """Returns once the message is handed to the socket. Raises `NotConnected`."""
+        ...
+
+    async def offer(self, message: Message) -> bool:
+        """Sends it if the link has nothing else to do, else drops it and returns False. Raises `NotConnected`."""
         ...
 
 
@@ -239,6 +246,12 @@ class _Session:
             await asyncio.sleep(wait)
         await self._write(message)
 
+    async def offer(self, message: Message) -> bool:
+        if not _idle(self._websocket.transport) or not self._bucket.take_spare(self._monotonic()):
+            return False
+        await self._write(message)
+        return True
+
     async def close(self, reason: str) -> None:
         with contextlib.suppress(OSError, WebSocketException):
             await self._websocket.close(1000, reason[:120])
@@ -259,6 +272,19 @@ class _Session:
             # The peer takes nothing any more: a polite close would wait for it in vain.
             self._websocket.transport.abort()
             raise NotConnected(f"the hub took nothing for {self._settings.write_deadline:g} s") from error
+
+
+def _idle(transport: asyncio.Transport) -> bool:
+    """Whether the hub's machine has all that was sent. The transport's own buffer says little: the kernel takes
+    hundreds of kilobytes before it fills, which is minutes of a thin line."""
+    socket = transport.get_extra_info("socket")
+    if transport.get_write_buffer_size() or socket is None:
+        return False
+    try:
+        (unacknowledged,) = struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, b"\0" * 4))
+    except (OSError, ValueError):  # it was closed
+        return False
+    return not unacknowledged
 
 
 def _close_reason(websocket: ClientConnection) -> str:

@@ -43,11 +43,22 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Takes one and returns the seconds to wait before it may be used."""
+        self._fill(now)
+        self._tokens -= 1  # below zero: those who wait have their place in the row
+        return max(0.0, -self._tokens / self._rate)
+
+    def take_spare(self, now: float) -> bool:
+        """Takes one if more than half of the burst is left: for what must not make anything else wait."""
+        self._fill(now)
+        if self._tokens < max(1.0, self._burst / 2):
+            return False
+        self._tokens -= 1
+        return True
+
+    def _fill(self, now: float) -> None:
         if self._at is not None:
             self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = now
-        self._tokens -= 1  # below zero: those who wait have their place in the row
-        return max(0.0, -self._tokens / self._rate)
 
 
 def renewal_time(not_before: datetime, not_after: datetime, uniform: Uniform) -> datetime:

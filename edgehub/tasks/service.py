@@ -32,6 +32,7 @@ from edgehub.tasks.journal import Entry, Journal, JournalError
 from edgehub.tasks.live import LiveTask
 from edgehub.tasks.model import Dialect, Task, TaskState, check_report, init_report, task_of
 from edgehub.tasks.outbox import Outbox
+from edgehub.tasks.progress import ProgressReporter
 from edgehub.tasks.runner import Runner
 from edgehub.tasks.secrets import Credentials
 from edgehub.tasks.shield import to_the_end
@@ -82,6 +83,7 @@ class TaskService:
         max_tasks: int,
         task_timeout: float,
         enabled: bool = True,
+        progress_interval: float = 0.0,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._node = node
@@ -98,6 +100,7 @@ class TaskService:
         self._finished: deque[FinishedTask] = deque(maxlen=KEEP_FINISHED)
         self._group: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
+        self._progress = ProgressReporter(live=self._live.values, interval=progress_interval)
 
     @property
     def live(self) -> Iterable[LiveTask]:
@@ -117,7 +120,11 @@ class TaskService:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._running.set()
-            await asyncio.Event().wait()
+            await self._progress.run()
+
+    def _moved(self) -> None:
+        self._progress.changed()
+        self._changed()
 
     # --- The link's listener
 
@@ -125,11 +132,13 @@ class TaskService:
         self._channel = channel
         self._credentials.connected(channel)
         self._outbox.connected(channel)
+        self._progress.connected(channel)
 
     def disconnected(self) -> None:
         self._channel = None
         self._credentials.disconnected()
         self._outbox.disconnected()
+        self._progress.disconnected()
 
     async def received(self, message: Message) -> None:
         await self._running.wait()
@@ -254,13 +263,13 @@ class TaskService:
         if checked is None:
             return
         assert self._group is not None  # noqa: S101 - `received` waits for it
-        live = LiveTask(task=task, deadline=self._deadline(extras), checked=checked, changed=self._changed)
+        live = LiveTask(task=task, deadline=self._deadline(extras), checked=checked, changed=self._moved)
         if extras is not None:
             live.credentials = extras.credentials
         self._live[task.key] = live
         log.info("task", job=task.job, attempt=task.attempt, images=len(live.images), checked=checked)
         live.runner = self._group.create_task(self._serve(live), name=f"task {task.job}")
-        self._changed()
+        self._moved()
 
     async def _accept(self, task: Task) -> bool | None:
         """Whether its checks are done already; None when there is nothing to start."""
@@ -335,7 +344,7 @@ class TaskService:
     def _gone(self, live: LiveTask) -> None:
         if self._live.get(live.task.key) is live:
             del self._live[live.task.key]
-        self._changed()
+        self._moved()
 
     # --- Stopping
 
@@ -368,7 +377,7 @@ class TaskService:
         self._outbox.drop(live.task.key)
         await self._journal.cancel(live.task.key)
         self._finished.append(FinishedTask(task=live.task, report=None, at=datetime.now(UTC)))
-        self._changed()
+        self._moved()
 
     def _remember(self, entry: Entry) -> None:
         if entry.state in (TaskState.FINISHED, TaskState.CANCELLED):

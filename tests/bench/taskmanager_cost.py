@@ -49,6 +49,7 @@ class API:
         self.ended: dict[str, float] = {}
         self.all_ended = asyncio.Event()
         self.status_keys: frozenset[str] | None = None
+        self.keeps_progress = True
 
     def get(self, name: str) -> JobObject | None:
         return self.objects.get(name)

@@ -26,7 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 JWT = "header.claims.signature"
-ALL_FEATURES = "ack,cancel,credentials"
+ALL_FEATURES = "ack,cancel,credentials,progress"
 PROJECT = "e632aba927ea4ac2b575ec1603d56f10"
 
 

@@ -264,7 +264,7 @@ async def test_the_status_shows_the_session_the_certificate_and_how_far_a_pull_i
     assert (status["running"], status["node"]) == (True, NODE)
     assert status["connection"]["connected"]
     assert status["connection"]["server"] == f"127.0.0.1:{node.hub.port}"
-    assert status["connection"]["features"] == ["ack", "cancel", "credentials"]
+    assert status["connection"]["features"] == ["ack", "cancel", "credentials", "progress"]
     assert status["certificate"]["notAfter"] > status["certificate"]["renewAt"] > status["updatedAt"]
     assert (status["runtime"]["name"], status["runtime"]["version"]) == ("folder", "1.0")
     task = status["tasks"][0]

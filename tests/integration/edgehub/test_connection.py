@@ -104,7 +104,7 @@ async def test_the_handshake_is_kubeedges_with_our_headers_beside(bench: Bench) 
     assert session.headers["node_id"] == NODE
     assert session.headers["project_id"] == PROJECT
     assert session.headers["ConnectionUse"] == "msg"
-    assert session.headers["X-Edgehub-Features"] == "ack,cancel,credentials"
+    assert session.headers["X-Edgehub-Features"] == "ack,cancel,credentials,progress"
     assert json.loads(session.headers["X-Edgehub-Node-Info"]) == {
         "architecture": "arm64",
         "containerRuntimeVersion": "containerd://1.6.20",
@@ -277,6 +277,58 @@ async def test_a_peer_that_takes_nothing_is_left_after_the_write_deadline(bench:
 async def _send_without_end(channel: Channel) -> None:
     while True:
         await channel.send(_text("x" * 500_000))
+
+
+async def test_an_offer_is_sent_when_the_link_is_idle_and_dropped_while_it_is_not(bench: Bench) -> None:
+    bench.start(heartbeat=60)
+    session = await bench.hub.session()
+    await bench.until(lambda: bench.owner.channel is not None)
+    channel = bench.owner.channel
+    assert channel is not None
+
+    async def offer(text: str) -> None:
+        async with asyncio.timeout(60):
+            while not await channel.offer(_text(text)):  # noqa: ASYNC110 - what was sent before is still on its way
+                await asyncio.sleep(0.01)
+
+    await offer("taken")
+    await bench.hub.until(lambda: any(message["content"] == "taken" for message in session.messages))
+    session.socket.transport.pause_reading()
+    sending = asyncio.create_task(channel.send(_text("x" * 1_000_000)), name="sending")
+    await asyncio.sleep(0)  # it has written, and waits for room
+    assert not await channel.offer(_text("dropped"))
+    session.socket.transport.resume_reading()
+    await sending
+    await offer("taken again")
+    await bench.hub.until(lambda: session.messages[-1]["content"] == "taken again", within=60)
+    assert not any(message["content"] == "dropped" for message in session.messages)
+
+
+async def test_an_offer_after_the_end_is_no_harm(bench: Bench) -> None:
+    bench.start()
+    session = await bench.hub.session()
+    await bench.until(lambda: bench.owner.channel is not None)
+    channel = bench.owner.channel
+    assert channel is not None
+    await session.socket.close()
+    await bench.hub.session(2)
+    with contextlib.suppress(NotConnected):
+        assert not await channel.offer(_text("late"))
+
+
+async def test_offers_leave_half_of_the_burst_to_what_must_be_sent(bench: Bench) -> None:
+    bench.start(heartbeat=60, message_qps=0.001, message_burst=4)
+    session = await bench.hub.session()
+    await bench.until(lambda: bench.owner.channel is not None)
+    channel = bench.owner.channel
+    assert channel is not None
+    sent = 0
+    while sent < 3:
+        sent += await channel.offer(_text("offered"))
+        await asyncio.sleep(0.01)
+    assert not await channel.offer(_text("too many"))
+    await channel.send(_text("a report"))
+    await bench.hub.until(lambda: session.messages[-1]["content"] == "a report")
 
 
 async def test_a_send_after_the_end_is_not_connected(bench: Bench) -> None:

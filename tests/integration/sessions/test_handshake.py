@@ -36,14 +36,14 @@ async def test_a_node_gets_a_session_and_the_listener_hears_of_it() -> None:
         assert h.heard.calls == [("opened", "edge-1", session.serial)]
         assert list(h.server.connected()) == ["edge-1"]
         assert socket.response is not None
-        assert socket.response.headers[HEADER_FEATURES] == "ack,cancel,credentials"
+        assert socket.response.headers[HEADER_FEATURES] == "ack,cancel,credentials,progress"
         await socket.close()
         await eventually(lambda: h.heard.of("closed"))
         assert h.server.get("edge-1") is None
 
 
 async def test_our_agent_tells_what_it_understands_and_what_machine_it_is() -> None:
-    headers = {HEADER_FEATURES: "ack,cancel,credentials", HEADER_NODE_INFO: '{"architecture":"arm64"}'}
+    headers = {HEADER_FEATURES: "ack,cancel,credentials,progress", HEADER_NODE_INFO: '{"architecture":"arm64"}'}
     async with hub() as h, h.connect("edge-1", headers=headers):
         session = h.server.get("edge-1")
         assert session is not None

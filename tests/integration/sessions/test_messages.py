@@ -15,7 +15,7 @@ from cloudhub.sessions.server import SessionLimits
 from shared.wire import HEADER_FEATURES, MAX_FRAME_BYTES, Operation, decode, encode, new_message
 from tests.integration.sessions.hub import KEEPALIVE, Hub, closed, dispatch, eventually, hub, report
 
-OURS = {HEADER_FEATURES: "ack,cancel,credentials"}
+OURS = {HEADER_FEATURES: "ack,cancel,credentials,progress"}
 
 
 async def received(socket: ClientConnection) -> Any:

@@ -37,6 +37,7 @@ from shared.wire import (
     encode_bytes,
     new_message,
     parse_task_resource,
+    task_resource,
 )
 
 OURS = frozenset(Feature)
@@ -77,6 +78,7 @@ class FakeJobs:
         self.listed.set()
         self.status_keys: frozenset[str] | None = None
         """What this API keeps of a status."""
+        self.keeps_progress = True
         self.lost: set[str] = set()
         """Jobs whose status someone damaged by writing them in another version."""
         self.released: list[str] = []
@@ -371,6 +373,36 @@ class FakeSessions:
             attempt=asked.attempt,
             images=[(image, succ, "" if succ else why) for image in asked.images],
         )
+
+    async def progress(
+        self,
+        node: str,
+        asked: Asked,
+        done_bytes: int,
+        *,
+        session: SessionInfo | None = None,
+        resource_node: str | None = None,
+        **values: Any,
+    ) -> None:
+        """As an agent of ours tells how far it is; ``session`` is that on which it comes."""
+        content = {
+            "job_uid": asked.uid,
+            "attempt": asked.attempt,
+            "done_images": 0,
+            "total_images": 1,
+            "done_bytes": done_bytes,
+            "total_bytes": 1000,
+            **values,
+        }
+        message = new_message(
+            source=Source.WEBSOCKET,
+            group=Group.HUB,
+            resource=task_resource(asked.job, resource_node or node),
+            operation=Operation.PROGRESS,
+            content=content,
+        )
+        assert self.manager is not None
+        await self.manager.messages_received(session or self.live[node], [message])
 
     async def obey(self, node: FakeNode, asked: Asked) -> None:
         """A behaviour: checks and pulls at once."""

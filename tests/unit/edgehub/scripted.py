@@ -90,6 +90,8 @@ class RecordingChannel:
         self.features = frozenset(features)
         self.sent: list[Message] = []
         self.broken = False
+        self.busy = False
+        """With other messages; an offer is dropped."""
         self.something = asyncio.Event()
 
     async def send(self, message: Message) -> None:
@@ -97,6 +99,12 @@ class RecordingChannel:
             raise NotConnected("broken")
         self.sent.append(message)
         self.something.set()
+
+    async def offer(self, message: Message) -> bool:
+        if self.busy:
+            return False
+        await self.send(message)
+        return True
 
     @property
     def reports(self) -> list[tuple[str, bool]]:

@@ -63,6 +63,16 @@ def test_never_more_than_burst_plus_rate_in_any_run(gaps: list[float]) -> None:
     assert len(sends) <= 4 + 5 * span + 1 + 1e-6
 
 
+def test_what_may_be_dropped_takes_only_what_others_do_not_need() -> None:
+    bucket = TokenBucket(rate=10, burst=4)
+    assert [bucket.take_spare(100.0) for _ in range(5)] == [True, True, True, False, False]
+    assert bucket.take(100.0) == 0
+    assert not bucket.take_spare(100.05)
+    assert bucket.take_spare(100.2)
+    smallest = TokenBucket(rate=1, burst=1)
+    assert [smallest.take_spare(now) for now in (0.0, 0.5, 1.0)] == [True, False, True]
+
+
 def test_renewal_is_between_seventy_and_ninety_percent_of_life() -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     end = start + timedelta(days=100)

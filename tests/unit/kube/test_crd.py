@@ -158,7 +158,7 @@ async def test_an_older_edition_of_ours_is_updated_and_keeps_what_others_added_t
         assert await ensure_crd(client) == "updated"
         held = api.objects[CRDS][NAME]
         assert held["spec"] == load_crd()["spec"]
-        assert held["metadata"]["annotations"] == {EDITION_ANNOTATION: "2", "theirs": "x"}
+        assert held["metadata"]["annotations"] == {EDITION_ANNOTATION: "3", "theirs": "x"}
         assert held["metadata"]["uid"] == "u"
 
 

@@ -36,7 +36,7 @@ def version(crd: dict[str, Any], name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("crd", "api"),
     [
-        (load_crd(), JobAPI("v1alpha2", ("v1alpha1",), OURS)),
+        (load_crd(), JobAPI("v1alpha2", ("v1alpha1",), OURS, keeps_progress=True)),
         (kubeedge_crd("first"), JobAPI("v1alpha1", (), GUIDES)),
         (kubeedge_crd("both"), JobAPI("v1alpha2", ("v1alpha1",), GUIDES | LATER)),
         (kubeedge_crd("later"), JobAPI("v1alpha2", ("v1alpha1",), LATER)),
@@ -70,7 +70,20 @@ async def test_a_schema_that_keeps_everything_keeps_every_key() -> None:
     crd = kubeedge_crd("first")
     status = version(crd, "v1alpha1")["schema"]["openAPIV3Schema"]["properties"]["status"]
     status["x-kubernetes-preserve-unknown-fields"] = True
-    assert await found(crd) == JobAPI("v1alpha1", (), None)
+    assert await found(crd) == JobAPI("v1alpha1", (), None, keeps_progress=True)
+
+
+@pytest.mark.parametrize("lacking", ["v1alpha1", "v1alpha2"])
+async def test_progress_is_written_only_where_every_entry_keeps_it(lacking: str) -> None:
+    crd = load_crd()
+    status = version(crd, "v1alpha2")["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+    if lacking == "v1alpha1":
+        del status["status"]["items"]["properties"]["nodeStatus"]["properties"]["progress"]
+    else:
+        del status["nodeStatus"]["items"]["properties"]["progress"]
+    api = await found(crd)
+    assert api is not None
+    assert (api.status_keys, api.keeps_progress) == (OURS, False)
 
 
 @pytest.mark.parametrize("crd", [{}, {"spec": []}, {"spec": {"versions": {}}}, {"spec": {"versions": [7, {}]}}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from cloudhub.store.records import Entry, ImageOutcome, Job
 from cloudhub.taskmanager.lifecycle import Tally, TaskState
+from cloudhub.taskmanager.progress import Told
 from cloudhub.taskmanager.status import MAX_ENTRIES_BYTES, counts, patch, project
 from shared.jobs import Action, Event, JobStatus, State
 
@@ -106,6 +108,30 @@ def test_an_ended_job_has_its_condition_and_times() -> None:
 def test_the_counts_add_up_whatever_they_are(numbers: list[int]) -> None:
     shown = counts(_job(tally=Tally(*numbers)))
     assert shown.total == shown.pending + shown.running + shown.succeeded + shown.failed == sum(numbers)
+
+
+def test_who_pulls_is_shown_with_how_far_it_is_and_nobody_else() -> None:
+    told = Told(images=1, total_images=3, bytes=50, total_bytes=0, at=1_714_157_502.5)
+    states = (TaskState.CHECKING, TaskState.PULLING, TaskState.SUCCESSFUL, TaskState.PENDING)
+    entries = [_entry(str(state), state) for state in states]
+    progress = {**{str(state): told for state in states}, "stranger": told}
+    status = project(_job(), entries, None, progress)
+    shown = {"images": 1, "totalImages": 3, "bytes": 50, "time": "2024-04-26T18:51:42Z"}
+    expected = [None, shown, None, None]
+    assert [entry["nodeStatus"].get("progress") for entry in status["status"]] == expected
+    assert [entry.get("progress") for entry in status["nodeStatus"]] == expected
+    known = project(_job(), entries, None, {"Pulling": replace(told, total_bytes=90)})
+    assert known["nodeStatus"][1]["progress"]["totalBytes"] == 90
+    assert JobStatus.model_validate(known).dump() == json.loads(json.dumps(known))
+
+
+def test_five_hundred_that_pull_fit_with_how_far_they_are() -> None:
+    node = "edge-node-number-{:05d}.site-17.example"
+    most = Told(images=1000, total_images=1000, bytes=2**53, total_bytes=2**53, at=1_714_157_502.5)
+    entries = [_entry(node.format(number), TaskState.PULLING, event=Event.CHECK) for number in range(500)]
+    status = project(_job(), entries, None, {entry.node: most for entry in entries})
+    assert len(json.dumps([status["status"], status["nodeStatus"]], separators=(",", ":"))) < 300_000
+    assert len(status["status"]) >= 450
 
 
 def test_what_is_projected_is_what_the_models_say() -> None:

@@ -20,6 +20,7 @@ from shared.wire import (
     Header,
     Message,
     NodeInfo,
+    Progress,
     PullTemplate,
     Report,
     Route,
@@ -267,6 +268,10 @@ class TestResources:
             parse_task_resource(resource)
 
 
+def _progress(**values: Any) -> Progress:
+    return Progress.model_validate({"job_uid": "u", "attempt": 1, "done_images": 0, "total_images": 1, **values})
+
+
 class TestBounds:
     @pytest.mark.parametrize(
         "build",
@@ -279,11 +284,23 @@ class TestBounds:
             lambda: Cancel(job_uid="u", attempt=0),
             lambda: Report(action="x" * 257, succ=True),
             lambda: NodeInfo(osImage="x" * 257),
+            lambda: _progress(attempt=0),
+            lambda: _progress(job_uid="u" * 257),
+            lambda: _progress(total_images=0),
+            lambda: _progress(total_images=1001),
+            lambda: _progress(done_images=2),
+            lambda: _progress(done_images=-1),
+            lambda: _progress(done_bytes=2, total_bytes=1),
+            lambda: _progress(done_bytes=1 << 53),
+            lambda: _progress(total_bytes=1 << 53),
         ],
     )
     def test_what_is_out_of_bounds_is_refused(self, build: Any) -> None:
         with pytest.raises(ValueError, match="validation error"):
             build()
+
+    def test_progress_may_lack_a_total(self) -> None:
+        assert _progress(done_bytes=(1 << 53) - 1).total_bytes == 0
 
     def test_no_repr_shows_a_secret(self) -> None:
         credential = Credential(registry="r.example", username="user", password="hunter2", identity_token="hunter3")
@@ -299,7 +316,7 @@ class TestFeatures:
         assert parse_features(f"{name},ack,{name}") == {Feature.ACK}
 
     def test_a_header_is_read_with_or_without_blanks(self) -> None:
-        assert parse_features("ack, cancel ,credentials,teleport") == frozenset(Feature)
+        assert parse_features("ack, cancel ,credentials,progress,teleport") == frozenset(Feature)
         assert parse_features("") == frozenset()
         assert parse_features("x" * 5000 + ",ack") == frozenset()
 
