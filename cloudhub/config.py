@@ -259,7 +259,7 @@ class TaskManagerConfig(_Settings):
     )
     publishInterval: Annotated[float, Field(ge=0.1, le=3600)] = setting(
         1,
-        what="Shortest time between two writes of one job's status; longer with more than 25 jobs at a time. Ours.",
+        what="Shortest time between two writes of one job's status; longer with more than 10 jobs at a time. Ours.",
         unit="seconds",
         breaks="Too short: many jobs load the API server. Too long: the status lags.",
     )

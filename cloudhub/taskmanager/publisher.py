@@ -36,8 +36,8 @@ from cloudhub.taskmanager.status import patch, project
 
 _log = structlog.get_logger(__name__)
 
-WRITES_A_SECOND: Final = 25.0
-"""Of statuses in between. Each takes the hub some 5 ms, and the API server more."""
+WRITES_A_SECOND: Final = 10.0
+"""Of statuses in between. Each takes the hub some 5 ms, and the API server several times that."""
 WORKERS: Final = 8
 """Writes under way at a time: they wait for the API server, and for the store."""
 

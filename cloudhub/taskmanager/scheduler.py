@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -45,8 +45,13 @@ BATCH: Final = 500
 """Turns of one transaction."""
 SLICE: Final = 100
 """Messages sent in one go; then others have a turn."""
-LEAST_SLICE: Final = 5
-"""Turns of one job in one batch, however many jobs there are."""
+LEAST_SLICE: Final = 20
+"""Turns of one job in one batch, however many jobs there are: what it does alike is stored as one."""
+MOST_JOBS: Final = 100
+"""Jobs of one batch; the others have their turns in the next."""
+GATHER_SECONDS: Final = 1.0
+"""How long turns wait for jobs that have come and are not admitted yet. Without that, of a hundred jobs that come at
+once the first would be through before the last has begun."""
 LOOK_AHEAD: Final = 20
 """Turns of one job in one batch, however little room it has: nodes that are not connected take none."""
 TICK_SECONDS: Final = 1.0
@@ -68,7 +73,9 @@ class Scheduler:
         dialects: Dialects,
         node_tasks: int,
         silence: float,
+        coming: Callable[[], int] = lambda: 0,
     ) -> None:
+        """``coming`` says how many jobs are being looked at, or will be."""
         self._store = store
         self._live = live
         self._sessions = sessions
@@ -99,6 +106,8 @@ class Scheduler:
         self._unsent: dict[str, None] = {}
         """Nodes that could not be sent what comes next: once more with the next tick."""
         self._doubtful = False
+        self._coming = coming
+        self._gathering_since: float | None = None
         self._sent = 0
         """Dispatches that are not in the metric yet."""
         self._started_at = clock.time()
@@ -340,20 +349,33 @@ class Scheduler:
     async def _take_turns(self) -> bool:
         """One batch. False when there is nothing to do."""
         rooms = [live for live in self._live if live.room]
-        if not rooms:
+        if not rooms or self._must_gather():
             return False
         most = max(LEAST_SLICE, min(BATCH // len(rooms), max(LOOK_AHEAD, *(2 * live.room for live in rooms))))
-        pending = await self._store.next_pending([live.job.uid for live in rooms], most)
         changes: list[TaskChange] = []
-        for live in rooms:
-            changes += self._turns_of(live, pending.get(live.job.uid, ()))
-            self._live.move_to_end(live.job.uid)
-            if len(changes) >= BATCH:
-                break
+        while rooms and not changes:
+            taken = _fill_batch(rooms, most)
+            del rooms[: len(taken)]
+            pending = await self._store.next_pending([live.job.uid for live in taken], most)
+            for live in taken:
+                changes += self._turns_of(live, pending.get(live.job.uid, ()))
+                self._live.move_to_end(live.job.uid)
+                if len(changes) >= BATCH:
+                    break
         if not changes:
             return False
         await self._send_dispatched(await self._store.apply(changes))
         return True
+
+    def _must_gather(self) -> bool:
+        """Whoever is admitted wakes the loop."""
+        if self._coming() < 2:
+            self._gathering_since = None
+            return False
+        now = self._clock.time()
+        if self._gathering_since is None:
+            self._gathering_since = now
+        return now < self._gathering_since + GATHER_SECONDS
 
     def _turns_of(self, live: LiveJob, nodes: Iterable[str]) -> list[TaskChange]:
         changes: list[TaskChange] = []
@@ -505,6 +527,18 @@ class Scheduler:
         if not self._sessions.send(task.node, message):
             # It stops by itself at its deadline, and what it reports then changes nothing.
             _log.warning("a node could not be told to stop", job=job, node=task.node)
+
+
+def _fill_batch(rooms: Sequence[LiveJob], most: int) -> list[LiveJob]:
+    """The first of these jobs, as many as make a batch of turns with ``most`` of each."""
+    taken: list[LiveJob] = []
+    turns = 0
+    for live in rooms[:MOST_JOBS]:
+        taken.append(live)
+        turns += min(live.room, most)
+        if turns >= BATCH:
+            break
+    return taken
 
 
 def _over(node: str, uid: str, job: str) -> tuple[str, LiveTask, str]:
