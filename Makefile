@@ -15,7 +15,7 @@ help:
 	@echo "make test    set-up, then the gate: format, lint, types, import contracts, all tests"
 	@echo "make bench   speed and memory with 10,000 and more nodes, as a table (ARGS='--case NAME', '--idle-minutes 2')"
 	@echo "make bench-quick  the same with 1,000 nodes, for its invariants alone"
-	@echo "make chaos   processes killed, API servers that fail, full disks, cut networks: 25 minutes of rounds (ARGS='--seed N', '--list')"
+	@echo "make chaos   processes killed, API servers that fail, full disks, cut networks: half an hour of rounds (ARGS='--seed N', '--list')"
 	@echo "make fuzz    bad input into every way in, for longer than the gate does (ARGS='--minutes 5', '--target NAME')"
 	@echo "make binary  dist/edgehub: the agent as one file for nodes, which need no Python"
 	@echo "make format  rewrites the code in the house format"

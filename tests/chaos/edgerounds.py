@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import ClassVar, Final
 
 from tests.chaos.edgeworld import EdgeNode, EdgePlan, EdgeWorld
 from tests.chaos.evidence import Job, Sample
+from tests.chaos.image import image
 from tests.chaos.rounds import Round, Scene
 from tests.chaos.world import Plan, World
 from tests.e2e.processes import eventually
 from tests.parts.images import PushedImage
 
+GRACE_OF_DISPATCH: Final = 2.0
+"""Seconds that a message may be on its way on a machine that does too much."""
 STALL: Final = 1 << 20
 """A pull is in its midst when so many bytes of a layer are through."""
 
@@ -25,6 +29,8 @@ class EdgeRound(Round):
     retries: ClassVar[int] = 3
     tolerate: ClassVar[str] = "0"
     true_reasons: ClassVar[tuple[str, ...]] = ()
+    faults: ClassVar[int] = 1
+    """Among which the kind goes round by its number."""
     blobs_at_most: ClassVar[int] = 1
     """How often an agent may have got a blob whole, by what happens to it."""
 
@@ -54,11 +60,11 @@ class EdgeRound(Round):
     async def after(self) -> None:
         """All is well again: sessions are back, what came through once did not come twice, and no slot leaked of an
         agent or of the hub: another job goes through on all of them at once."""
-        await self.edge.until_sessions(len(self.edge.agents))
+        await self.edge.until_sessions(self.edge.all_nodes)
         # Who makes the job again cuts a transfer short, whose end then comes a second time.
         self.edge.look_at_blobs(self.image, at_most=self.blobs_at_most + len(self.jobs) - 1)
-        image = await self.edge.push(f"chaos/{self.scene.label}-another", layers=(20_000,))
-        await self.scene.ended(await self._job(image, "another", retries=3, tolerate="0", true_reasons=()))
+        another = await self.edge.push(f"chaos/{self.scene.label}-another", layers=(20_000,))
+        await self.scene.ended(await self._job(another, "another", retries=3, tolerate="0", true_reasons=()))
 
     # --- What strikes are made of -----------------------------------------------------------------------------------
 
@@ -67,8 +73,9 @@ class EdgeRound(Round):
         await self.scene.delete(self.jobs[-1])
         self.jobs.append(await self._job(self.image))
 
-    async def maybe_remade(self) -> None:
-        if self.scene.random.random() < 0.5:
+    async def remade_in_turn(self) -> None:
+        """In every second round of each fault, beginning with the first."""
+        if self.scene.number // self.faults % 2 == 0:
             await self.remade()
 
     def maybe(self) -> bool:
@@ -123,7 +130,7 @@ class NetworkCut(EdgeRound):
         else:
             # So long that the hub gives them up; nobody tells it.
             await self.edge.until_sessions(len(self.edge.agents) - struck)
-        await self.maybe_remade()
+        await self.remade_in_turn()
         if self.maybe():
             # What they have done they report when they are back.
             self.edge.pulls.release()
@@ -167,7 +174,7 @@ class NetworkSlow(EdgeRound):
         for agent in self.some():
             agent.namespace.wire.delay = self.scene.random.uniform(0.05, 0.5)
         await self.scene.wait(0.0, 3.0)
-        await self.maybe_remade()
+        await self.remade_in_turn()
 
     async def after(self) -> None:
         await super().after()
@@ -189,7 +196,7 @@ class ClockSet(EdgeRound):
                 [hour for hour in (-3600, 0, 3600) if hour != agent.clock.offset]
             )
         await self.scene.wait(1.0, 3.0)
-        await self.maybe_remade()
+        await self.remade_in_turn()
         if self.maybe():
             agent = self.some()[0]
             await self.edge.kill_agent(agent)
@@ -202,17 +209,25 @@ class ClockSet(EdgeRound):
 class HubDiskFull(EdgeRound):
     name = "hub-disk-full"
     about = "the hub's disk is full during a job: nothing is dispatched, sessions stay, it heals by itself"
+    plan = EdgePlan(nodes=40, fleets=1)
 
     async def strike(self) -> None:
         scene, world = self.scene, self.edge
+        # Turns are taken among these all the time, and many of them wait for theirs.
+        images = [image(f"{scene.label}-turns", seconds=0.1)]
+        turns = await scene.job("turns", images=images, concurrency=4, no_timeouts=True)
+        await scene.so_far(turns, scene.random.uniform(0.1, 0.5))
         world.hub_disk.fill()
         with world.faults.of("store", must_show=True):
             await world.observer.until_sampled(_is_red, within=60)
+            # What was on the disk before it was red may be on its way still.
+            await scene.wait(GRACE_OF_DISPATCH, GRACE_OF_DISPATCH)
+            red = time.time()
             dispatched = await self._dispatches()
             meanwhile = await self._job(
                 await world.push(f"chaos/{scene.label}-meanwhile", layers=(20_000,)), "meanwhile"
             )
-            await self.maybe_remade()
+            await self.remade_in_turn()
             if self.maybe():
                 await scene.delete(meanwhile)
             if self.maybe():
@@ -221,8 +236,11 @@ class HubDiskFull(EdgeRound):
             await scene.wait(1.0, 5.0)
             if (now := await self._dispatches()) != dispatched:
                 world.problems.append(f"{now - dispatched:.0f} tasks were dispatched while the hub's disk was full")
-            if (there := await world.sessions()) != len(world.agents):
-                world.problems.append(f"{there} of {len(world.agents)} sessions are there while the hub's disk is full")
+            if (there := await world.sessions()) != world.all_nodes:
+                world.problems.append(f"{there} of {world.all_nodes} sessions are there while the hub's disk is full")
+            asked = [deed.node for deed in world.deeds() if deed.kind == "asked" and deed.at > red]
+            if asked:
+                world.problems.append(f"{len(asked)} nodes were asked while the hub's disk was full, {asked[0]} first")
             world.hub_disk.free()
         await self._heals()
 
@@ -242,7 +260,7 @@ class HubDiskFullKilled(EdgeRound):
         world.hub_disk.fill()
         with world.faults.of("store"):
             await world.observer.until_sampled(_is_red, within=60)
-            await self.maybe_remade()
+            await self.remade_in_turn()
             if self.maybe():
                 world.pulls.release()
             await self.scene.wait(0.0, 2.0)
@@ -266,8 +284,7 @@ class AgentDiskFull(EdgeRound):
         struck = self.some()
         for agent in struck:
             agent.disk.fill()
-        if self.maybe():
-            await self.remade()
+        await self.remade_in_turn()
         self.edge.pulls.release()
         await self.scene.wait(0.5, 3.0)
         if self.maybe():
@@ -285,13 +302,14 @@ class RegistryTrouble(EdgeRound):
     name = "registry-trouble"
     about = "the registry answers 429, 500 or 503, hangs, cuts, shortens or spoils blobs, and is well again"
     kinds: ClassVar = ("corrupt", "429", "cut", "hang", "503", "shorten", "500")
-    times = len(kinds)
+    faults = len(kinds)
+    times = 2 * faults
     retries = 10
 
     async def strike(self) -> None:
         self.begin(self.kinds[self.scene.number % len(self.kinds)])
         await self.scene.wait(0.5, 5.0)
-        await self.maybe_remade()
+        await self.remade_in_turn()
         await self.scene.wait(0.0, 2.0)
         self.edge.pulls.heal()
 
@@ -327,7 +345,8 @@ class RegistryBroken(RegistryTrouble):
         "shorten": r"ended sha256:|has \d+ bytes for sha256:",
         "corrupt": "are not those of that digest",
     }
-    times = len(words)
+    faults = len(words)
+    times = 2 * faults
 
     async def strike(self) -> None:
         kind = sorted(self.words)[self.scene.number % len(self.words)]
@@ -337,7 +356,7 @@ class RegistryBroken(RegistryTrouble):
             self.edge.pulls.cut_blobs_after = 1000
         elif kind == "shorten":
             self.edge.pulls.shorten_blobs_to = 1000
-        await self.maybe_remade()
+        await self.remade_in_turn()
         await self.scene.ended(self.jobs[-1])
         self.edge.pulls.heal()
         for entry in self.edge.observer.status(self.jobs[-1].uid).get("status", []):
@@ -369,7 +388,7 @@ class AgentsStopped(EdgeRound):
         if trouble == "registry":
             RegistryTrouble.begin_in(self.edge, "hang")
         await self.scene.wait(0.0, 3.0)
-        await self.maybe_remade()
+        await self.remade_in_turn()
         for agent in struck:
             await self.edge.stop_agent(agent)
         for agent in struck:
@@ -397,7 +416,7 @@ class RuntimeKilled(EdgeRound):
                 containerd.kill()
             else:
                 containerd.stop()
-        await self.maybe_remade()
+        await self.remade_in_turn()
         await self.scene.wait(0.0, 3.0)
         if self.maybe():
             self.edge.pulls.release()

@@ -83,14 +83,14 @@ class Fleet(edges.Fleet):
         self._remember(log)
         self._log = DeedLog(log)
 
-    async def begin(self, *, port: int, ack: bool) -> dict[str, Any]:
+    async def begin(self, *, port: int, ack: bool, keepalive: float) -> dict[str, Any]:
         """Lets all nodes connect, for ever. Returns at once: the hub may be away."""
         self.port, self.ack = port, ack
         for node in self._nodes:
             for key in self._unacked.pop(node.name, ()) if ack else ():
                 self._tell_end(node, self._tasks[key])
             self._spawn(self._dial(node))
-        self._spawn(self._keep_alive(10.0))
+        self._spawn(self._keep_alive(keepalive))
         return {}
 
     def _remember(self, log: Path) -> None:

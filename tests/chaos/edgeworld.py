@@ -92,6 +92,7 @@ class EdgeNode(Node):
 
 class EdgeWorld(World):
     plan: EdgePlan
+    keepalive = HEARTBEAT
 
     network: Network
     upstream: Registry
@@ -157,7 +158,7 @@ class EdgeWorld(World):
 
     async def stop_agent(self, agent: EdgeNode) -> None:
         """By SIGTERM; it must be a clean end."""
-        self._count("agents stopped")
+        self.count("agents stopped")
         try:
             code = await agent.program.stop(within=STOP_WITHIN + STOP_SLACK)
         except AssertionError as error:

@@ -105,6 +105,8 @@ class Scene:
         for other in self.jobs:
             if other.name == full:
                 other.one_of_many = job.one_of_many = True
+        if job.one_of_many:
+            self.world.count("jobs made again")
         self.jobs.append(job)
         return job
 

@@ -92,6 +92,9 @@ class FleetProcess:
 class World:
     """As a context manager: all up, and all ended with it."""
 
+    keepalive = 10.0
+    """Seconds; of simulated nodes."""
+
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.folder = folder
@@ -195,14 +198,14 @@ class World:
         self.faults.end("hub")
 
     async def kill_hub(self) -> None:
-        self._count("hub killed")
+        self.count("hub killed")
         self._look_at_hub()
         self.faults.begin("hub")
         await self.cloud.program.kill()
 
     async def stop_hub(self) -> None:
         """By SIGTERM; it must be a clean end."""
-        self._count("hub stopped")
+        self.count("hub stopped")
         self._look_at_hub()
         self.faults.begin("hub")
         begun = time.monotonic()
@@ -230,7 +233,7 @@ class World:
     # --- The API server ---------------------------------------------------------------------------------------------
 
     async def kill_api(self) -> None:
-        self._count("API killed")
+        self.count("API killed")
         await self.cloud.api.kill()
 
     async def start_api(self) -> None:
@@ -258,11 +261,11 @@ class World:
         worker = Worker("tests.chaos.edges", fleet.folder, fleet.log, log=fleet.folder / "errors.log")
         fleet.worker = await worker.__aenter__()
         fleet.names = tuple((await worker.ask("prepare", count=fleet.count, prefix=fleet.prefix))["nodes"])
-        await worker.ask("begin", port=self.cloud.websocket_port, ack=not self.plan.stock)
+        await worker.ask("begin", port=self.cloud.websocket_port, ack=not self.plan.stock, keepalive=self.keepalive)
 
     async def kill_fleet(self, fleet: FleetProcess) -> None:
         """All nodes of one process lose their power."""
-        self._count("fleets killed")
+        self.count("fleets killed")
         await self._end_fleet(fleet)
         with fleet.log.open("a") as file:
             # The dead do not tell that their sessions ended. Nothing of this process writes to the log any more.
@@ -297,7 +300,7 @@ class World:
         agent.program.start()
 
     async def kill_agent(self, agent: Node) -> None:
-        self._count("agents killed")
+        self.count("agents killed")
         if not agent.program.running:
             self.problems.append(f"{agent.name} ended by itself\n{agent.program.tail(30)}")
         await agent.program.kill()
@@ -365,7 +368,7 @@ class World:
             return {}, 0
         return dict(self.registry.fetched), len(self.agents) + self.counts.get("agents killed", 0)
 
-    def _count(self, what: str) -> None:
+    def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
 
 
