@@ -54,6 +54,7 @@ GATHER_SECONDS: Final = 1.0
 once the first would be through before the last has begun."""
 LOOK_AHEAD: Final = 20
 """Turns of one job in one batch, however little room it has: nodes that are not connected take none."""
+_LOOK_SECONDS: Final = 0.05
 TICK_SECONDS: Final = 1.0
 RETURN_SECONDS: Final = 60.0
 """EdgeCore comes back 30 to 55 s after it lost its hub."""
@@ -368,14 +369,18 @@ class Scheduler:
         return True
 
     def _must_gather(self) -> bool:
-        """Whoever is admitted wakes the loop."""
+        """Whether turns wait, and are looked at again."""
         if self._coming() < 2:
             self._gathering_since = None
             return False
         now = self._clock.time()
         if self._gathering_since is None:
             self._gathering_since = now
-        return now < self._gathering_since + GATHER_SECONDS
+        if now >= self._gathering_since + GATHER_SECONDS:
+            return False
+        # Whoever is admitted wakes the loop; but what comes may be no job to admit.
+        asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._wake.set)
+        return True
 
     def _turns_of(self, live: LiveJob, nodes: Iterable[str]) -> list[TaskChange]:
         changes: list[TaskChange] = []
