@@ -55,6 +55,8 @@ once the first would be through before the last has begun."""
 LOOK_AHEAD: Final = 20
 """Turns of one job in one batch, however little room it has: nodes that are not connected take none."""
 _LOOK_SECONDS: Final = 0.05
+LOOKS: Final = 8
+"""At nodes that have connected, between two ticks."""
 TICK_SECONDS: Final = 1.0
 RETURN_SECONDS: Final = 60.0
 """EdgeCore comes back 30 to 55 s after it lost its hub."""
@@ -96,6 +98,10 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._connected: dict[str, None] = {}
         """Nodes with a session that they did not have when we last looked."""
+        self._returned: dict[str, None] = {}
+        """Those that are being looked at."""
+        self._looks = LOOKS
+        """At nodes that connected, until the next tick; see `_resume`."""
         self._unready: dict[str, set[str]] = {}
         """By job: nodes that connected before the job's credentials were read."""
         self._prolonged: set[str] = set()
@@ -141,7 +147,7 @@ class Scheduler:
     def ready(self, uid: str) -> None:
         """The job was admitted, or its credentials have been read."""
         for node in self._unready.pop(uid, ()):
-            self._connected[node] = None
+            self._returned[node] = None
         self._wake.set()
 
     def prolonged(self, uid: str) -> None:
@@ -182,7 +188,7 @@ class Scheduler:
                 await self._clock.sleep(TICK_SECONDS)
             else:
                 break
-        self._connected.update(dict.fromkeys(self._sessions.connected()))
+        self._returned.update(dict.fromkeys(self._sessions.connected()))
         self._wake.set()
 
     def _agree(self, known: Iterable[str], stored: Mapping[str, Job]) -> None:
@@ -237,17 +243,27 @@ class Scheduler:
                 _log.warning("deadlines wait for the store", reason=str(error))
                 await self._store.working()
             self._nodes.cool(self._clock.time())
-            self._connected.update(self._unsent)
+            self._returned.update(self._unsent)
             self._unsent.clear()
+            self._looks = LOOKS
             self._wake.set()
 
     # --- Nodes that have connected ----------------------------------------------------------------------------------
 
     async def _resume(self) -> bool:
-        """Gives back their turn to tasks that waited for these nodes, and sends again what they have not finished."""
-        if not self._connected:
+        """Gives back their turn to tasks that waited for these nodes, and sends again what they have not finished.
+
+        A few are looked at at once, those that come in the same second with the next tick, all together: a fleet that
+        returns would cost a query for every few nodes, in the very moment in which its handshakes keep the hub busy,
+        and be asked for what it is about to report, since a node sends first what was not acknowledged on its last
+        session."""
+        if self._looks and self._connected:
+            self._looks -= 1
+            self._returned.update(self._connected)
+            self._connected.clear()
+        if not self._returned:
             return False
-        nodes = list(self._connected)[:BATCH]
+        nodes = list(self._returned)[:BATCH]
         tasks = await self._store.live_tasks_of(nodes)
         await self._return([task for task in tasks if task.state is TaskState.WAITING])
         for task in tasks:
@@ -255,7 +271,7 @@ class Scheduler:
                 self._send_again(task)
         for node in nodes:
             # Only now: after an error above they are to be looked at again.
-            self._connected.pop(node, None)
+            self._returned.pop(node, None)
         return True
 
     async def _return(self, tasks: Sequence[LiveTask]) -> None:

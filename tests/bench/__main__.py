@@ -42,6 +42,7 @@ def quick_cases() -> dict[str, Case]:
     return {
         "quick": lambda: cases.one_job(1_000, 0.0),
         "quick-jobs": lambda: cases.many_jobs(10, 100, 0.1),
+        "quick-restart": lambda: cases.restart(300, 1.0),
     }
 
 

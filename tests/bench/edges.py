@@ -126,6 +126,25 @@ class Node(asyncio.Protocol):
                 self._transport.write(data)
 
 
+class Rounds:
+    """Which slice of the nodes is to send its keepalive: each one once in ``interval``, by the clock. While all of them
+    connect the loop is late time and again; were each slice late in its turn, a round would take longer than the hub
+    waits for a keepalive."""
+
+    def __init__(self, interval: float, *, begun: float) -> None:
+        self.slices = max(1, round(interval / SLICE))
+        self.pause = interval / self.slices
+        self._begun = begun
+        self._done = 0
+
+    def due(self, now: float) -> list[int]:
+        """Since the last call; each at most once."""
+        turn = int((now - self._begun) / self.pause)
+        late = range(max(self._done, turn - self.slices), turn)
+        self._done = turn
+        return [position % self.slices for position in late]
+
+
 class Fleet:
     """All nodes of the process, and what they saw."""
 
@@ -242,11 +261,12 @@ class Fleet:
                 return time.monotonic()
 
     async def _keep_alive(self, interval: float) -> None:
-        slices = max(1, round(interval / SLICE))
-        for position in itertools.cycle(range(slices)):
-            await asyncio.sleep(interval / slices)
-            for node in self._nodes[position::slices]:
-                node.keep_alive()
+        rounds = Rounds(interval, begun=time.monotonic())
+        while True:
+            await asyncio.sleep(rounds.pause)
+            for position in rounds.due(time.monotonic()):
+                for node in self._nodes[position :: rounds.slices]:
+                    node.keep_alive()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -30,8 +30,10 @@ SOUND: dict[str, Any] = {
 async def test_a_thousand_nodes_keep_the_invariants() -> None:
     out = await command(sys.executable, "-m", "tests.bench", "--quick")
     records = [json.loads(line) for line in out.splitlines()]
-    assert [record["case"] for record in records] == ["quick", "quick-jobs"]
-    assert all(record["dispatched"] == 1000 for record in records)
+    assert [record["case"] for record in records] == ["quick", "quick-jobs", "quick-restart"]
+    assert all(record["dispatched"] == record["nodes"] for record in records)
+    # Killed in the middle: each session was lost once, and all were back.
+    assert (records[2]["nodes"], records[2]["lost"], records[2]["open"]) == (300, 300, 300)
 
 
 def test_a_sound_record_is_not_broken() -> None:
@@ -60,6 +62,7 @@ def test_a_task_asked_again_after_a_restart_is_not_broken_but_pulled_again_is() 
     after_restart = SOUND | {"twice": 3, "lost": 1000, "back_s": 1.0}
     assert broken(after_restart) == []
     assert broken(after_restart | {"pulled_twice": 1})
+    assert broken(after_restart | {"lost": 1001}), "a node was lost by the hub that came back"
 
 
 def test_the_gap_is_that_of_the_report_that_waited_longest() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cloudhub.store.records import Commit
+from cloudhub.taskmanager.scheduler import LOOKS
 from tests.integration.taskmanager.world import OURS, STOCK, Asked, FakeNode, World, open_world
 
 
@@ -48,6 +49,25 @@ async def test_a_node_that_finished_while_the_hub_was_down_is_heard_even_after_i
     world.sessions.connect("a")
     await world.sessions.pull("a", asked)
     await world.until_state("Successful")
+
+
+async def test_of_a_fleet_that_comes_back_who_reports_is_not_asked_again_and_who_is_silent_is(world: World) -> None:
+    first, late = [f"first-{number}" for number in range(LOOKS)], ["reports", "silent"]
+    world.nodes.add(*first, *late)
+    world.sessions.connect(*first, *late)
+    world.job(nodes=[*first, *late], concurrency=100)
+    await world.until(lambda: all(world.asked(node) for node in (*first, *late)))
+    await world.restart(reconnect=False)
+    for node in first:
+        world.sessions.connect(node)
+        await world.until(lambda node=node: len(world.asked(node)) == 2)  # type: ignore[misc]
+    # More in one second: they are looked at with the next tick, and what has been reported by then is over.
+    world.sessions.connect(*late)
+    await world.sessions.pull("reports", world.asked("reports")[0])
+    await world.until_idle()
+    world.clock.advance(1)
+    await world.until(lambda: len(world.asked("silent")) == 2)
+    assert len(world.asked("reports")) == 1
 
 
 async def test_a_node_that_does_not_come_back_after_a_restart_times_out(world: World) -> None:
