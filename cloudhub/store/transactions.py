@@ -19,8 +19,8 @@ from cloudhub.store.records import Commit, Entry, ImageOutcome, Job, LiveTask, N
 from cloudhub.taskmanager.lifecycle import OUTWARD, Refusal, Tally, TaskEvent, TaskState
 from shared.jobs import Action, Event, State
 
-CHUNK: Final = 500
-"""Rows of one statement: building and sending more would hold the event loop too long."""
+CHUNK: Final = 1000
+"""Rows of one statement."""
 
 LEAST_ALIKE: Final = 20
 """Tasks that change in the same way get a statement of their own when it is worth one; the others share one."""
@@ -159,7 +159,6 @@ def admit(connection: Connection, commit: Commit, new: NewJob) -> Job:
         for position, (task, state) in enumerate(zip(new.tasks, states, strict=True))
     ]
     for start in range(0, len(rows), CHUNK):
-        # More than one statement, so that the event loop gets its turns between them.
         chunk = json.dumps(rows[start : start + CHUNK])
         execute(connection, sql.INSERT_TASKS, job_uid=job.uid, rows=chunk, at=new.at)
     if not job.finished:

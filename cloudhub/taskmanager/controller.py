@@ -80,10 +80,6 @@ class Controller:
         self._sooner = asyncio.Event()
         self._failures: dict[str, int] = {}
 
-    def __len__(self) -> int:
-        """Keys that are handled, or wait for that and for nothing else."""
-        return len(self._waiting) + len(self._working)
-
     def add(self, key: str, *, after: float = 0.0, urgent: bool = False) -> None:
         """Have the key handled, at the latest in ``after`` seconds; before those that are not urgent, if it is."""
         if after > 0:

@@ -94,7 +94,6 @@ class TaskManager:
             dialects=dialects,
             node_tasks=settings.node_tasks,
             silence=settings.dialect_timeout,
-            coming=lambda: len(self._reconciling),
         )
         self._stock = self._scheduler.stock
         self._reports = Reports(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -41,20 +41,19 @@ from shared.wire import Feature
 
 _log = structlog.get_logger(__name__)
 
+TURNS: Final = 1000
+"""Of one transaction."""
 BATCH: Final = 500
-"""Turns of one transaction."""
+"""What is done for so many nodes is done in one go, where it cannot be interrupted."""
 SLICE: Final = 100
 """Messages sent in one go; then others have a turn."""
-LEAST_SLICE: Final = 20
-"""Turns of one job in one batch, however many jobs there are: what it does alike is stored as one."""
+LEAST_SLICE: Final = 100
+"""Turns of one job in one batch, however many jobs there are: what it does alike is stored as one, and of a hundred
+small jobs the first ends are written while the last jobs are sent."""
 MOST_JOBS: Final = 100
 """Jobs of one batch; the others have their turns in the next."""
-GATHER_SECONDS: Final = 1.0
-"""How long turns wait for jobs that have come and are not admitted yet. Without that, of a hundred jobs that come at
-once the first would be through before the last has begun."""
 LOOK_AHEAD: Final = 20
 """Turns of one job in one batch, however little room it has: nodes that are not connected take none."""
-_LOOK_SECONDS: Final = 0.05
 LOOKS: Final = 8
 """At nodes that have connected, between two ticks."""
 TICK_SECONDS: Final = 1.0
@@ -76,9 +75,7 @@ class Scheduler:
         dialects: Dialects,
         node_tasks: int,
         silence: float,
-        coming: Callable[[], int] = lambda: 0,
     ) -> None:
-        """``coming`` says how many jobs are being looked at, or will be."""
         self._store = store
         self._live = live
         self._sessions = sessions
@@ -113,8 +110,6 @@ class Scheduler:
         self._unsent: dict[str, None] = {}
         """Nodes that could not be sent what comes next: once more with the next tick."""
         self._doubtful = False
-        self._coming = coming
-        self._gathering_since: float | None = None
         self._sent = 0
         """Dispatches that are not in the metric yet."""
         self._started_at = clock.time()
@@ -366,9 +361,9 @@ class Scheduler:
     async def _take_turns(self) -> bool:
         """One batch. False when there is nothing to do."""
         rooms = [live for live in self._live if live.room]
-        if not rooms or self._must_gather():
+        if not rooms:
             return False
-        most = max(LEAST_SLICE, min(BATCH // len(rooms), max(LOOK_AHEAD, *(2 * live.room for live in rooms))))
+        most = min(max(LEAST_SLICE, TURNS // len(rooms)), max(LOOK_AHEAD, *(2 * live.room for live in rooms)))
         changes: list[TaskChange] = []
         while rooms and not changes:
             taken = _fill_batch(rooms, most)
@@ -377,25 +372,11 @@ class Scheduler:
             for live in taken:
                 changes += self._turns_of(live, pending.get(live.job.uid, ()))
                 self._live.move_to_end(live.job.uid)
-                if len(changes) >= BATCH:
+                if len(changes) >= TURNS:
                     break
         if not changes:
             return False
         await self._send_dispatched(await self._store.apply(changes))
-        return True
-
-    def _must_gather(self) -> bool:
-        """Whether turns wait, and are looked at again."""
-        if self._coming() < 2:
-            self._gathering_since = None
-            return False
-        now = self._clock.time()
-        if self._gathering_since is None:
-            self._gathering_since = now
-        if now >= self._gathering_since + GATHER_SECONDS:
-            return False
-        # Whoever is admitted wakes the loop; but what comes may be no job to admit.
-        asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._wake.set)
         return True
 
     def _turns_of(self, live: LiveJob, nodes: Iterable[str]) -> list[TaskChange]:
@@ -557,7 +538,7 @@ def _fill_batch(rooms: Sequence[LiveJob], most: int) -> list[LiveJob]:
     for live in rooms[:MOST_JOBS]:
         taken.append(live)
         turns += min(live.room, most)
-        if turns >= BATCH:
+        if turns >= TURNS:
             break
     return taken
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from cloudhub.store.records import Job, NewJob
 from cloudhub.taskmanager import scheduler
 from tests.integration.taskmanager.world import OURS, STOCK, Asked, FakeNode, World, open_world
 
@@ -86,7 +85,7 @@ async def test_jobs_take_turns(world: World) -> None:
 async def test_no_job_starves_when_there_are_more_than_a_batch_holds(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "BATCH", 10)
+    monkeypatch.setattr(scheduler, "TURNS", 10)
     monkeypatch.setattr(scheduler, "LEAST_SLICE", 5)
     observer = Observer(world)
     jobs = [f"job{job:02}" for job in range(12)]
@@ -102,37 +101,6 @@ async def test_no_job_starves_when_there_are_more_than_a_batch_holds(
         await world.until_state("Successful", job, within=30)
     begun = Counter(job for job, _ in observer.order[: len(observer.order) // 2])
     assert min(begun[job] for job in jobs) > 0
-
-
-@pytest.mark.parametrize("admitted", [True, False], ids=["soon", "late"])
-async def test_jobs_that_come_together_begin_together_unless_some_take_long(
-    world: World, monkeypatch: pytest.MonkeyPatch, admitted: bool
-) -> None:
-    gate = asyncio.Event()
-    admit = world.store.admit
-
-    async def wait_and_admit(job: NewJob) -> Job:
-        if job.name != "first":
-            await gate.wait()
-        return await admit(job)
-
-    monkeypatch.setattr(world.store, "admit", wait_and_admit)
-    world.nodes.add("a", "b", "c")
-    world.sessions.connect("a", "b", "c")
-    for job, node in (("first", "a"), ("second", "b"), ("third", "c")):
-        world.job(job, nodes=[node])
-    await world.until(lambda: bool(world.status("first")))
-    await world.until_idle()
-    assert not world.asked("a")
-    if admitted:
-        gate.set()
-        await world.until(lambda: all(world.asked(node) for node in ("a", "b", "c")))
-    else:
-        world.clock.advance(scheduler.GATHER_SECONDS)
-        await world.until(lambda: world.asked("a"))
-        assert not world.asked("b")
-        gate.set()
-        await world.until(lambda: all(world.asked(node) for node in ("b", "c")))
 
 
 @pytest.mark.parametrize("features", [OURS, STOCK], ids=["our agent", "EdgeCore"])
