@@ -9,9 +9,9 @@ Guarantees:
 - Messages that arrived together are handed over together: a node's reports of check and pull then share one commit.
   The owner's `messages_received` is awaited before more of this session is handed over, and reading stops while a few
   wait. Messages that arrived whole before the link broke are handed over before the session is gone.
-- What a peer can make this keep is bounded: the outbox, the messages not yet handed over, one slice of undecoded bytes
-  beyond what the transport delivered at once, one message of `MAX_FRAME_BYTES` in the making. Reading also stops while
-  the peer does not read what it is sent, so that answering its pings cannot fill memory.
+- What a peer can make this keep is bounded: the outbox, the messages not yet handed over, one slice of undecoded bytes,
+  one message of `MAX_FRAME_BYTES` in the making. Reading also stops while the peer does not read what it is sent, so
+  that answering its pings cannot fill memory.
 - Nothing of a message's content is ever logged: websockets' own logger prints frames at debug level, so it is pinned.
 """
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from cloudhub.taskmanager.ports import SessionInfo
 
 FEED_SLICE: Final = 16 * 1024
-"""How much is decoded before the bounds are looked at again."""
+"""How much is read and decoded before the bounds are looked at again."""
 INBOX_HIGH: Final = 16
 """Messages not yet handed over at which reading stops."""
 MAX_CLOSE_REASON: Final = 120
@@ -62,7 +62,7 @@ _websockets_log = logging.getLogger("cloudhub.sessions.websockets")
 _websockets_log.setLevel(logging.WARNING)
 
 
-class NodeConnection(asyncio.Protocol):
+class NodeConnection(asyncio.BufferedProtocol):
     """From the end of the TLS handshake to the loss of the link."""
 
     __slots__ = (
@@ -193,26 +193,27 @@ class NodeConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # --- asyncio.Protocol -----------------------------------------------------------------------------------------
+    # --- asyncio.BufferedProtocol -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast: uvloop's transports are asyncio.Transport by shape, not by class.
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_HIGH // 4)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._owner.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._owner.read_buffer[:nbytes])
         if self._held:
             self._held += data
         elif self._blocked():
             # Transports may deliver once more after they were told to stop.
-            self._held = bytes(data)
-        elif len(data) <= FEED_SLICE:
+            self._held = data
+        else:
             self._feed(data)
             if self._blocked():
                 self._stop_reading()
-        else:
-            self._held = bytes(data)
-            self._go_on_reading()
 
     def eof_received(self) -> bool:
         self._ws.receive_eof()
@@ -221,6 +222,8 @@ class NodeConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        # TLS keeps hold of this object's methods: without this, the two would be left to the garbage collector.
+        self._transport = None
         self._held = b""
         self._ws.receive_eof()
         self._ws.data_to_send()

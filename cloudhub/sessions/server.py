@@ -33,7 +33,7 @@ from cloudhub.listen.ratelimit import RateLimit
 from cloudhub.metrics import Metrics
 from cloudhub.pki.errors import Refused
 from cloudhub.pki.revocation import NothingRevoked, Revoked
-from cloudhub.sessions.connection import NodeConnection
+from cloudhub.sessions.connection import FEED_SLICE, NodeConnection
 from cloudhub.sessions.deadlines import Expiries, ServedTime, Waiting
 from cloudhub.sessions.outbox import Outbox
 from cloudhub.sessions.protocol import (
@@ -133,6 +133,7 @@ class SessionServer:
         self._expiries: Expiries[NodeConnection] = Expiries()
         self._connections: set[NodeConnection] = set()
         self._timer: asyncio.Task[None] | None = None
+        self.read_buffer = memoryview(bytearray(FEED_SLICE))
         self._stopping = False
         self._all_over = asyncio.Event()
         """No connection is left, and nothing to hand over. Only of use while stopping."""

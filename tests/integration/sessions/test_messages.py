@@ -55,7 +55,8 @@ async def test_the_listener_sets_the_pace_and_nothing_is_lost() -> None:
 
         async def flood() -> None:
             for number in range(2_000):
-                await socket.send(report("edge-1", [number, "x" * 2_000]))
+                # All together twice what the kernel keeps of it for both ends, as measured.
+                await socket.send(report("edge-1", [number, "x" * 8_000]))
 
         sending = asyncio.create_task(flood())
         connection = h.server._registry.get("edge-1")

@@ -15,7 +15,7 @@ from websockets.http11 import Request
 from websockets.protocol import Protocol, Side
 from websockets.utils import apply_mask
 
-from cloudhub.sessions.connection import NodeConnection
+from cloudhub.sessions.connection import FEED_SLICE, NodeConnection
 from cloudhub.sessions.frames import Boundary, ordinary, text_frame
 from cloudhub.sessions.outbox import Outbox
 from cloudhub.sessions.protocol import Greeting, SessionRules
@@ -148,6 +148,7 @@ class Hub:
     now = 0.0
 
     def __init__(self) -> None:
+        self.read_buffer = memoryview(bytearray(FEED_SLICE))
         self.heard: list[Any] = []
 
     def greet(self, request: Request, certificate: Any) -> Greeting:
@@ -179,6 +180,16 @@ class Hub:
         self.heard += messages
 
 
+def _feed(connection: NodeConnection, data: bytes) -> None:
+    """As a transport does."""
+    while data:
+        buffer = connection.get_buffer(len(data))
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        connection.buffer_updated(size)
+        data = data[size:]
+
+
 class Plain(NodeConnection):
     """All bytes go through the sans-IO protocol."""
 
@@ -192,7 +203,7 @@ async def _outcome(kind: type[NodeConnection], pieces: Sequence[bytes]) -> dict[
     connection = kind(cast(Any, owner))
     connection.connection_made(cast(Any, link))
     for piece in pieces:
-        connection.data_received(piece)
+        _feed(connection, piece)
     still_open = connection.is_open
     connection.connection_lost(None)
     if connection.pump_task is not None:
@@ -298,12 +309,12 @@ async def test_ordinary_frames_do_go_the_short_way(monkeypatch: pytest.MonkeyPat
     owner, link = Hub(), Link()
     connection = NodeConnection(cast(Any, owner))
     connection.connection_made(cast(Any, link))
-    connection.data_received(REQUEST)
+    _feed(connection, REQUEST)
     frame = frame_of(Opcode.TEXT, report("edge-1", 1).encode())
     long_way: list[bytes] = []
     monkeypatch.setattr(connection._ws, "receive_data", long_way.append)
-    connection.data_received(frame + frame)
-    connection.data_received(frame)
+    _feed(connection, frame + frame)
+    _feed(connection, frame)
     assert connection.pump_task is not None
     await connection.pump_task
     assert [message.content for message in owner.heard] == [1, 1, 1]
