@@ -3,11 +3,12 @@ CloudCore, the agent the real process."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from edgehub.link.identity import IdentityFiles
 from tests.integration.edgehub.conftest import NODE, give_identity
-from tests.integration.edgehub.hub import Hub, dispatch
+from tests.integration.edgehub.hub import Hub, Session, dispatch
 from tests.integration.edgehub.test_agent import Node
 from tests.unit.edgehub.test_config import KUBEEDGE
 
@@ -29,6 +30,10 @@ def left_by_an_edgecore(hub: Hub, folder: Path) -> Node:
     text = text.replace("  taskManager: {enable: true}\n", f"  taskManager: {{enable: true, dataDir: {data}}}\n")
     node.config.write_text(text)
     return node
+
+
+def ended(session: Session) -> bool:
+    return ("Pull", False) in session.outcomes
 
 
 async def test_it_takes_an_edgecores_place_and_then_runs_beside_one_under_another_name(
@@ -54,7 +59,7 @@ async def test_it_takes_an_edgecores_place_and_then_runs_beside_one_under_anothe
         image = "127.0.0.1:1/team/app:1"  # a registry that is not there: what counts is who reports
         for name, tells in ((NODE, session), (IMAGES_NODE, other)):
             await tells.tell(dispatch(name, image, job=f"of-{name}", uid=None))
-            await hub.until(lambda tells=tells: ("Pull", False) in tells.outcomes, within=60)
+            await hub.until(partial(ended, tells), within=60)
             assert {report["route"]["resource"].rpartition("/")[2] for report in tells.reports} == {name}
         # A task of the other node is none of its own.
         await other.tell(dispatch(NODE, image, job="stray", uid=None))
