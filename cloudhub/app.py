@@ -303,6 +303,8 @@ class _Hub:
             node_limit=self._config.modules.cloudHub.nodeLimit,
         )
         self._root("edge-controller", controller.run())
+        # KubeEdge's own files turn it on, and whoever starts a hub beside a CloudCore with such a file should know.
+        log.info("nodes' Nodes and Leases are served here (modules.edgeController.enable); no CloudCore may do it too")
         return controller
 
     async def _open_pki(self, sources: PKISources) -> PKI:

@@ -371,6 +371,14 @@ class Progress(_Wire):
         return self
 
 
+def parse_progress(content: Any) -> Progress:
+    """Raises `WireError` that names the field."""
+    try:
+        return Progress.model_validate(content)
+    except ValidationError as error:
+        raise WireError(first_problem(error)) from None
+
+
 class NodeInfo(_Wire):
     """What our agent says of its machine in the handshake; the names are those of Kubernetes' NodeSystemInfo."""
 

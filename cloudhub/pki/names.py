@@ -5,7 +5,8 @@ and the session's handshake. A name is a DNS-1123 subdomain, as Kubernetes wants
 becomes a certificate, a session, a log field or a path.
 
 Certificates as KubeEdge issued them up to 1.15 (``O=KubeEdge, CN=kubeedge.io``) name no node, so nothing here takes
-them for one: whoever holds such a certificate could be any node. Such a node joins again with a token.
+them for one: whoever holds such a certificate could be any node, in a session and in a renewal alike. An EdgeCore of
+1.16 or later that finds such a certificate at its start does not use it, but joins with the token of its configuration.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 NODE_ORGANIZATION: Final = "system:nodes"
 NODE_PREFIX: Final = "system:node:"
+OLD_ORGANIZATION: Final = "kubeedge"
 MAX_NODE_NAME: Final = 253
 
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -54,6 +56,11 @@ def node_of(certificate: x509.Certificate) -> str:
 def node_of_subject(subject: x509.Name) -> str:
     """The node that a subject names, of a certificate or of a CSR. Raises `NotANode`."""
     organization = _only(subject, NameOID.ORGANIZATION_NAME, "organization (O)")
+    if organization.casefold() == OLD_ORGANIZATION:
+        raise NotANode(
+            f"subject has O={organization!r}, not {NODE_ORGANIZATION}: it is of KubeEdge 1.15 or before and names no "
+            "node; join again with a token"
+        )
     if organization != NODE_ORGANIZATION:
         raise NotANode(f"subject has O={organization[:64]!r}, not {NODE_ORGANIZATION}")
     common_name = _only(subject, NameOID.COMMON_NAME, "common name (CN)")

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from pydantic import ValidationError
 
 from cloudhub.metrics import Metrics
 from cloudhub.store.records import Commit
@@ -24,7 +23,7 @@ from cloudhub.taskmanager.clock import Clock
 from cloudhub.taskmanager.lifecycle import DISPATCHES
 from cloudhub.taskmanager.live import LiveJobs
 from cloudhub.taskmanager.ports import SessionInfo
-from shared.wire import Feature, Message, Operation, Progress, WireError, first_problem, parse_task_resource
+from shared.wire import Feature, Message, Operation, WireError, parse_progress, parse_task_resource
 
 _log = structlog.get_logger(__name__)
 
@@ -91,10 +90,7 @@ class ProgressBoard:
         job, node = parse_task_resource(message.route.resource)
         if node != session.node:
             return FOREIGN_NODE
-        try:
-            progress = Progress.model_validate(message.content)
-        except ValidationError as error:
-            raise WireError(first_problem(error)) from None
+        progress = parse_progress(message.content)
         uid = progress.job_uid
         live, attempt = self._live.get(uid), self._attempt_of(session, uid)
         if live is None or live.job.name != job or attempt is None:

@@ -146,6 +146,7 @@ async def test_a_stock_edgecore_with_edged_on_registers_and_is_ready_through_the
         lease = await cluster.kubectl("get", "lease", "stock-1", "-n", "kube-node-lease", "-o", "jsonpath={.spec}")
         assert json.loads(lease)["holderIdentity"] == "stock-1"
         assert 'cloudhub_edge_requests_total{outcome="served"} 3.0' in (await cluster.monitor("/metrics"))[1]
+    assert "no CloudCore may do it too" in cluster.program.log.read_text()
     await cluster.kubectl("delete", "node", "stock-1")
     await cluster.kubectl("delete", "lease", "stock-1", "-n", "kube-node-lease")
 

@@ -35,7 +35,16 @@ from edgehub.runtime.oci.manifest import OCI_MANIFEST, Index, check_config, pars
 from shared.credentials import InvalidDockerConfig, credentials_from_dockercfg, credentials_from_dockerconfigjson
 from shared.images import InvalidReference, parse_reference
 from shared.prepull import parse_request
-from shared.wire import Message, WireError, decode, encode, parse_features, parse_task_resource
+from shared.wire import (
+    Message,
+    Operation,
+    WireError,
+    decode,
+    encode,
+    parse_features,
+    parse_progress,
+    parse_task_resource,
+)
 from tests.fuzz.target import MARKER, Feed, Target, pure
 from tests.integration.certificates import csr, node_subject
 from tests.unit.runtime_oci.images import image, index
@@ -75,6 +84,9 @@ FROM_NODE: Final = (
         "action": "Pull", "succ": True, "finishTime": "2026-11-22T22:00:00Z", "reason": "", "task": _EXTRAS,
         "extend": '[{"image":"r.example/a:v1","status":"True","reason":""}]',
     }),
+    message("Progress", {
+        **_EXTRAS, "done_images": 1, "total_images": 2, "done_bytes": 1 << 30, "total_bytes": 1 << 31,
+    }),
     message("query", None, group="meta", resource="default/secret/s"),
     message("ping", {"a": 1}),
 )  # fmt: skip
@@ -113,6 +125,15 @@ def _session(data: bytes) -> None:
     if isinstance(answer, Message):
         encode(answer)
     parse_features(data.decode("latin-1"))
+
+
+def _progress(data: bytes) -> None:
+    read = decode(data)
+    if read.route.operation == Operation.PROGRESS:
+        parse_task_resource(read.route.resource)
+        told = parse_progress(read.content)
+        assert told.done_images <= told.total_images
+        encode(read)
 
 
 def _prepull(data: bytes) -> None:
@@ -291,6 +312,7 @@ CHALLENGES: Final = (
 TARGETS: Final = (
     Target(name="message", open=pure(_message), samples=FROM_NODE + FROM_HUB, errors=(WireError,)),
     Target(name="session", open=pure(_session), samples=FROM_NODE),
+    Target(name="progress", open=pure(_progress), samples=FROM_NODE[2:3], errors=(WireError,)),
     Target(name="prepull", open=pure(_prepull), samples=FROM_HUB, errors=(WireError,)),
     Target(name="dockerconfigjson", open=pure(_docker_config), samples=DOCKER_CONFIGS, errors=(InvalidDockerConfig,)),
     Target(

@@ -15,6 +15,7 @@ import pytest
 from tests.integration.edgehub.conftest import NODE
 from tests.integration.edgehub.hub import Hub, Session, dispatch, message
 from tests.integration.edgehub.test_agent import CHECKED, PULLED, Node, edgehub
+from tests.parts.proxy import RegistryProxy
 from tests.parts.registry import Registry
 
 USER, PASSWORD = "tiger", "pass1234"
@@ -230,3 +231,31 @@ async def test_objects_that_it_is_sent_are_acknowledged_and_nothing_else_is(hub:
     await session.tell(update)
     await hub.until(lambda: bool(sent(session, "response")))
     assert [reply["header"]["parent_msg_id"] for reply in sent(session, "response")] == [update["header"]["msg_id"]]
+
+
+async def test_a_pull_that_takes_long_tells_a_cloudcore_nothing_on_the_way(node: Node, registry: Registry) -> None:
+    image = registry.push_image("team/slow", layers=[1 << 20])
+    await node.hub.session()
+    await node.stop()
+    text = node.config.read_text()
+    assert text.count("  edgeHub:\n") == text.count("  taskManager:\n") == 1
+    node.config.write_text(
+        text.replace("  taskManager:\n", "  taskManager:\n    progressInterval: 0.1\n").replace(
+            "  edgeHub:\n", "  edgeHub:\n    heartbeat: 0.5\n"
+        )
+    )
+    await node.start("-m", "edgehub", "run", "--config", str(node.config))
+    session = await node.hub.session(2)
+    async with RegistryProxy(registry.url) as proxy:
+        reference = image.reference.replace(registry.address, proxy.address)
+        proxy.stall_blobs_after = 1 << 19
+        await session.tell(dispatch(NODE, reference, uid=None, imageSecrets="default/slow"))
+        await session.tell(answer(await asked_for_the_secret(node.hub, session), secret_of(proxy.address)))
+        await proxy.blob_started.wait()
+        before = len(session.keepalives)
+        # Each second it looks whether there is something to tell.
+        await node.hub.until(lambda: len(session.keepalives) >= before + 6, within=60)
+        proxy.release()
+        await node.hub.until(lambda: PULLED in session.outcomes, within=60)
+    operations = {message["route"]["operation"] for message in session.messages}
+    assert operations == {"keepalive", "query", "response", "UpdateNodeActionStatus"}

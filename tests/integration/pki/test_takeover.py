@@ -161,6 +161,7 @@ async def test_a_certificate_of_up_to_1_15_names_no_node_and_gets_neither_sessio
                 pass
         assert refused.value.response.status_code == 401
         assert b"O='KubeEdge', not system:nodes" in refused.value.response.body
+        assert b"of KubeEdge 1.15 or before and names no node; join again with a token" in refused.value.response.body
         request = csr(node_subject("edge-1"), new_key())
         context = edge(cloudcore.ca, identity)
         answer = await taken.join.certificate("edge-1", request=request, context=context)
