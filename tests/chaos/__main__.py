@@ -137,7 +137,7 @@ async def _play_in_one_world(planned: list[Planned], game: Game) -> list[Planned
     kind, number = planned[0]
     try:
         async with opened(kind.world, kind.plan, keep=keep) as world:
-            while rest:
+            while rest and len(planned) - len(rest) < kind.world.most_rounds:
                 kind, number = rest.pop(0)
                 line = await play(world, kind, game.seed, number)
                 if line["problems"]:

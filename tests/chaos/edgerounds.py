@@ -434,11 +434,11 @@ EDGE_ROUNDS: Final[tuple[type[Round], ...]] = (
     NetworkUnplugged,
     NetworkSlow,
     ClockSet,
-    HubDiskFull,
     HubDiskFullKilled,
     AgentDiskFull,
     RegistryTrouble,
     RegistryBroken,
     AgentsStopped,
+    HubDiskFull,
     RuntimeKilled,
 )

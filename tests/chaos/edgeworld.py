@@ -93,6 +93,8 @@ class EdgeNode(Node):
 class EdgeWorld(World):
     plan: EdgePlan
     keepalive = HEARTBEAT
+    # Images stay on the agents' small disks, 2 MiB a round and more.
+    most_rounds = 15
 
     network: Network
     upstream: Registry

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.processes import command
 
 SEED = 8
-KINDS = ("network-half-open", "clock-set", "hub-disk-full", "registry-trouble")
+KINDS = ("network-half-open", "clock-set", "registry-trouble", "hub-disk-full")
 
 
 @pytest.mark.e2e

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -83,6 +84,33 @@ async def test_no_finding_ends_the_run(monkeypatch: pytest.MonkeyPatch, capsys: 
     for folder in kept:
         (folder / "here").unlink()
         folder.rmdir()
+
+
+class Short(Bare):
+    most_rounds = 2
+    folders: ClassVar[list[Path]] = []
+
+    async def _open(self) -> None:
+        self.folders.append(self.folder)
+
+
+class Brief(Failing):
+    name, world = "brief", Short
+
+    async def play(self, scene: Scene) -> None:
+        await asyncio.sleep(0)
+
+
+async def test_a_world_that_has_had_its_rounds_is_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def nothing(_: Scene) -> list[str]:
+        return []
+
+    monkeypatch.setattr(Scene, "finish", nothing)
+    await run([(Brief, number) for number in range(5)], Game(seed=7))
+    numbers = [json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()]
+    assert (numbers, len(set(Short.folders))) == ([0, 1, 2, 3, 4], 3)
 
 
 def test_the_plan_is_told_first_and_what_was_found_last(

@@ -94,6 +94,8 @@ class World:
 
     keepalive = 10.0
     """Seconds; of simulated nodes."""
+    most_rounds = 1000
+    """Then another is made."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
