@@ -34,7 +34,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 
 types: $(VENV)/.dev
-	$(BIN)/mypy -n 2
+	$(BIN)/mypy
 
 contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
