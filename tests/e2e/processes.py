@@ -148,7 +148,7 @@ class Cloud:
         async def ready() -> bool:
             return (await self.monitor("/readyz"))[0] == 200
 
-        await eventually("cloudhub is ready", ready, within=30)
+        await eventually("cloudhub is ready", ready, within=60)
 
     async def monitor(self, path: str) -> tuple[int, str]:
         """Status and body of a path of the monitor server; status 0 while nothing listens."""
@@ -256,7 +256,7 @@ class ClusterCloud(Cloud):
             assert self.api.running, f"the API server ended\n{self.api.tail()}"
             return await asyncio.to_thread(self.kubeconfig.exists)
 
-        await eventually("the API server is ready", there, within=30)
+        await eventually("the API server is ready", there, within=60)
 
 
 class Node:
@@ -290,7 +290,7 @@ class Node:
             await self.until_ready()
 
     async def until_ready(self) -> None:
-        await eventually(f"{self.name} is Ready", self.ready, within=30)
+        await eventually(f"{self.name} is Ready", self.ready, within=60)
 
     async def ready(self) -> bool:
         assert self.program.running, f"{self.name} ended\n{self.program.tail()}"

@@ -102,7 +102,7 @@ class BinaryNode(Node):
             told = json.loads(status.read_bytes()) if status.exists() else {}
             return bool(children and told and told["pid"] == children[0].pid and told["connection"]["connected"])
 
-        await eventually(f"{self.name} is connected", connected, within=30)
+        await eventually(f"{self.name} is connected", connected, within=60)
         await super().until_ready()
 
     def child(self) -> psutil.Process:
@@ -118,7 +118,7 @@ class BinaryNode(Node):
         async def both_gone() -> bool:
             return not self.program.running and not _lives(child)
 
-        await eventually(f"both processes of {self.name} end", both_gone, within=10)
+        await eventually(f"both processes of {self.name} end", both_gone, within=60)
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -284,7 +284,7 @@ async def test_when_the_first_process_is_killed_the_agent_stops_and_tidies_up(no
     async def gone() -> bool:
         return not _lives(child)
 
-    await eventually("the agent follows its parent", gone, within=10)
+    await eventually("the agent follows its parent", gone, within=60)
     assert node.left() == []
     await node.start()  # the folder's lock is free
     assert await node.program.stop() == 0

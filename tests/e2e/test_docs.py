@@ -103,7 +103,7 @@ class Reader:
             assert server.running, server.tail()
             return ready in log.read_text()
 
-        await eventually(f"{script} serves", serves, within=30)
+        await eventually(f"{script} serves", serves, within=60)
 
     @property
     def _terminal(self) -> str:
@@ -117,7 +117,7 @@ class Reader:
         async def ready() -> bool:
             return "edge-1   Ready " in await self.type("kubectl get nodes")
 
-        await eventually("edge-1 is Ready", ready, within=30)
+        await eventually("edge-1 is Ready", ready, within=60)
 
 
 @pytest_asyncio.fixture

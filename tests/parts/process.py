@@ -25,7 +25,7 @@ class Process:
     Stopped by SIGTERM, then SIGKILL; when the interpreter ends without `stop`, killed."""
 
     def __init__(
-        self, command: Sequence[str], *, log: Path, ready: Callable[[], bool], start_within: float = 20
+        self, command: Sequence[str], *, log: Path, ready: Callable[[], bool], start_within: float = 60
     ) -> None:
         self._command = list(command)
         self.log = log

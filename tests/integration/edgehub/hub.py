@@ -260,7 +260,7 @@ class Hub:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def until(self, condition: Callable[[], bool], *, within: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], bool], *, within: float = 60.0) -> None:
         """Returns once it holds; looked at whenever something happened here."""
         async with asyncio.timeout(within):
             while not condition():

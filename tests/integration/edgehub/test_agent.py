@@ -73,7 +73,7 @@ class Node:
         return path.read_text().splitlines() if path.exists() else []
 
     async def pulling(self, times: int = 1) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while len(self.pulls()) < times:  # noqa: ASYNC110 - another process' file
                 await asyncio.sleep(0.01)
 
@@ -82,7 +82,7 @@ class Node:
 
     async def status_with(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """As a watcher reads it: the file itself, which is written twice a second at most."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 status = read_status(self.folder)
                 if "tasks" in status and condition(status):
@@ -109,7 +109,7 @@ async def edgehub(*arguments: str, stdin: str = "", **environment: str) -> tuple
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environment},
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         out, error = await process.communicate(stdin.encode())
     assert process.returncode is not None
     return process.returncode, out.decode(), error.decode()

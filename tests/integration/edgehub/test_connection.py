@@ -80,7 +80,7 @@ class Bench:
                 await self._task
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - of several parties, one of them the link's state
                 await asyncio.sleep(0.005)
 

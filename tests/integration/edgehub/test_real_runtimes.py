@@ -83,7 +83,7 @@ async def test_killed_in_the_middle_of_a_slow_transfer_it_ends_with_the_image(
     await node.start("-m", "edgehub", "run", "--config", str(node.config))
     again = await hub.session(2)
     await _ask(again, image)
-    await hub.until(lambda: PULLED in again.outcomes, within=30)
+    await hub.until(lambda: PULLED in again.outcomes, within=60)
     assert json.loads(again.reports[-1]["content"]["extend"]) == [{"image": image, "status": "True", "reason": ""}]
     code, out, _ = await edgehub("images", "--config", str(node.config), "-o", "json")
     (held,) = json.loads(out)
@@ -110,7 +110,7 @@ async def test_a_cancel_ends_the_transfer_at_the_registry(
     cancel["route"]["operation"] = "Cancel"
     cancel["content"] = {"job_uid": "uid-1", "attempt": 1}
     await session.tell(cancel)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await proxy.until_idle()
     assert await node.stop() == 0
 
@@ -154,7 +154,7 @@ async def test_on_containerd_it_pulls_and_is_small_when_idle(
     await node.status_with(lambda status: status["connection"]["connected"])
     idle = psutil.Process(node.process.pid).memory_info().rss
     await _ask(session, pushed.reference)
-    await hub.until(lambda: PULLED in session.outcomes, within=30)
+    await hub.until(lambda: PULLED in session.outcomes, within=60)
     code, out, _ = await edgehub("images", "--config", str(node.config))
     assert code == 0
     assert pushed.reference in out
@@ -175,6 +175,6 @@ async def test_a_containerd_that_is_killed_during_the_wait_heals(
     status = await node.status_with(lambda status: bool(status["tasks"] and status["runtime"]["error"]))
     assert status["tasks"][0]["state"] == "Checking"
     containerd.start()
-    await hub.until(lambda: session.outcomes == [CHECKED, PULLED], within=40)
+    await hub.until(lambda: session.outcomes == [CHECKED, PULLED], within=60)
     assert read_status(node.folder)["running"]
     assert await node.stop() == 0

@@ -68,7 +68,7 @@ class Join:
         )
         try:
             writer.write(request)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return _answer(await reader.read())
         finally:
             writer.close()

@@ -200,7 +200,7 @@ async def test_a_process_killed_during_a_pull_leaves_a_store_that_goes_on(
         sys.executable, "-c", PULLER, str(root), name, credential.username, credential.password
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not any(path.stat().st_size >= 1 << 20 for path in partials(root)):  # noqa: ASYNC110 - a file
                 await asyncio.sleep(0.02)
     finally:

@@ -19,7 +19,7 @@ OURS = {HEADER_FEATURES: "ack,cancel,credentials,progress"}
 
 
 async def received(socket: ClientConnection) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return decode(await socket.recv(decode=True)).content
 
 
@@ -289,7 +289,7 @@ async def test_a_fault_of_the_listener_ends_that_session_and_no_other() -> None:
 
 
 async def _write_until(socket: ClientConnection, data: bytes, condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             socket.transport.write(data)
             await asyncio.sleep(0)

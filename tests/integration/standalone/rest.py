@@ -110,7 +110,7 @@ class WatchStream:
         self.response = response
 
     async def next(self) -> tuple[str, dict[str, Any]]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             line = await self.response.content.readline()
         assert line, "the watch ended"
         event = json.loads(line)
@@ -128,7 +128,7 @@ class WatchStream:
         return transport
 
     async def ended(self) -> bool:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.response.content.readline() == b""
 
 
@@ -164,9 +164,9 @@ def node(name: str, **labels: str) -> dict[str, Any]:
 
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    """For what a background task of the server does. Ten seconds at most."""
-    for _ in range(1000):
+    """For what a background task of the server does. Sixty seconds at most."""
+    for _ in range(6000):
         if await check():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to pass within ten seconds")
+    raise AssertionError("it did not come to pass within sixty seconds")

@@ -78,7 +78,7 @@ async def test_custom_objects_are_watched_and_patched(jobs: Rest, kube: client.A
     patched = await custom.patch_cluster_custom_object_status(GROUP, VERSION, PLURAL, "job", patch, _content_type=MERGE)  # type: ignore[call-arg]
     assert patched["status"]["state"] == "Pulling"
     await custom.delete_cluster_custom_object(GROUP, VERSION, PLURAL, "job")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await following
     assert seen == [("ADDED", ""), ("MODIFIED", "Pulling"), ("DELETED", "Pulling")]
 

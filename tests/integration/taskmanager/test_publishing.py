@@ -101,7 +101,7 @@ async def test_more_nodes_than_fit_are_counted_and_the_failed_are_shown_first(wo
     for name in names[690:]:
         world.sessions.node(name).behaviour = world.sessions.fail
     world.job(nodes=names, concurrency=700, failureTolerate="0.5")
-    await world.until_state("Successful", within=30)
+    await world.until_state("Successful", within=60)
     status = world.status()
     assert status["counts"] == {"total": 700, "pending": 0, "running": 0, "succeeded": 690, "failed": 10}
     assert len(status["status"]) == 500

@@ -159,7 +159,7 @@ async def test_whatever_happens_every_task_comes_to_one_true_end(
             states = [found.status.get("state") for found in world.jobs.list()]
             return all(state in ("Successful", "Failed") for state in states)
 
-        await world.until(all_ended, within=40)
+        await world.until(all_ended, within=60)
         await world.sessions.settle()
         for found in world.jobs.list():
             entries = {entry["nodeStatus"]["nodeName"]: entry["nodeStatus"] for entry in found.status["status"]}

@@ -548,7 +548,7 @@ class World:
     def asked(self, node: str) -> list[Asked]:
         return self.sessions.node(node).asked
 
-    async def until(self, condition: Callable[[], object], *, within: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], *, within: float = 60.0) -> None:
         """Polls, since what is waited for goes through a real file in another thread."""
         deadline = asyncio.get_running_loop().time() + within
         while not condition():
@@ -556,7 +556,7 @@ class World:
                 raise AssertionError(f"not reached: {self.status()}")
             await asyncio.sleep(0.002)
 
-    async def until_published(self, condition: Callable[[], object], *, within: float = 10.0) -> None:
+    async def until_published(self, condition: Callable[[], object], *, within: float = 60.0) -> None:
         """Polls for something of a status, letting the publisher's interval pass meanwhile."""
 
         def reached() -> object:
@@ -565,7 +565,7 @@ class World:
 
         await self.until(reached, within=within)
 
-    async def until_state(self, state: str, name: str = "job", *, within: float = 10.0) -> None:
+    async def until_state(self, state: str, name: str = "job", *, within: float = 60.0) -> None:
         await self.until_published(lambda: self.status(name).get("state") == state, within=within)
 
     async def until_idle(self) -> None:

@@ -137,7 +137,7 @@ def task(*images: str, job: str = "job", operation: Operation = Operation.CHECK,
     return task_of(job=job, node=NODE, operation=operation, dispatch=dispatch(*images, **options))
 
 
-async def until(condition: Callable[[], bool], *, within: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], *, within: float = 60.0) -> None:
     """Returns once it holds; the test fails when it does not in time."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event

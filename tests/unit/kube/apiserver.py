@@ -234,7 +234,7 @@ async def in_background(work: Callable[[], Awaitable[None]]) -> AsyncIterator[as
             await task
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], *, within: float = 60.0) -> None:
     """Returns when it holds; fails the test when it does not within that time."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - the condition is another part's state, which has no event

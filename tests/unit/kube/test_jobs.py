@@ -127,10 +127,10 @@ async def test_another_version_is_spoken_as_soon_as_it_is_known() -> None:
         await api.put(LATER_PATH, "later", metadata={"uid": "u2"}, spec={})
         jobs.speak(BOTH)
         jobs.speak(BOTH)
-        await eventually(lambda: jobs.get("later") is not None, within=30)
-        await eventually(lambda: api.requests["WATCH"] == 2, within=30)
+        await eventually(lambda: jobs.get("later") is not None, within=60)
+        await eventually(lambda: api.requests["WATCH"] == 2, within=60)
         await api.put(LATER_PATH, "a", metadata={"uid": "u1"}, spec={}, status={"phase": "Init"})
-        await eventually(lambda: bool((job := jobs.get("a")) and job.status == {"phase": "Init"}), within=30)
+        await eventually(lambda: bool((job := jobs.get("a")) and job.status == {"phase": "Init"}), within=60)
         await jobs.patch_status(name="a", uid="u1", status={"phase": "Completed"})
         assert api.objects[LATER_PATH]["a"]["status"] == {"phase": "Completed"}
         assert jobs.status_keys == BOTH.status_keys
@@ -143,7 +143,7 @@ async def test_a_status_is_lost_when_a_write_of_others_left_keys_out_of_it() -> 
         await jobs.patch_status(name="a", uid="u1", status={"state": "Successful", "phase": "Completed"})
         assert not jobs.lost_status("a")
         await api.put(LATER_PATH, "a", metadata={"labels": {"x": "y"}}, spec={}, status={"state": "Successful"})
-        await eventually(lambda: jobs.lost_status("a"), within=30)
+        await eventually(lambda: jobs.lost_status("a"), within=60)
         assert not jobs.lost_status("nobody")
 
 
@@ -155,7 +155,7 @@ async def test_a_server_that_drops_a_key_whatever_we_do_has_lost_nothing() -> No
         for _ in range(2):  # before and after its echo
             assert not jobs.lost_status("a")
             await eventually(
-                lambda: bool((job := jobs.get("a")) and job.status.get("state") == "Successful"), within=30
+                lambda: bool((job := jobs.get("a")) and job.status.get("state") == "Successful"), within=60
             )
 
 

@@ -159,7 +159,7 @@ async def test_two_thousand_nodes_at_once_are_a_request_each() -> None:
         await eventually(lambda: api.requests["WATCH"] == 1)
         for number in range(2000):
             registrar.session_opened(session(f"edge-{number}"))
-        await eventually(lambda: len(api.objects.get(NODES_PATH, {})) == 2000, within=30)
+        await eventually(lambda: len(api.objects.get(NODES_PATH, {})) == 2000, within=60)
         await eventually(lambda: not registrar._busy and not registrar._waiting)
         assert api.requests["POST"] == 2000
         assert api.requests["PATCH"] == 0

@@ -44,7 +44,7 @@ async def put(storage: Storage, key: ObjectKey, **fields: Any) -> None:
 async def run_until(cleanup: Cleanup, storage: Storage, gone: ObjectKey) -> None:
     task = asyncio.create_task(cleanup.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while storage.get(gone) is not None:  # noqa: ASYNC110 - the storage has nothing to wait on
                 await asyncio.sleep(0)
     finally:
