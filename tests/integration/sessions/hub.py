@@ -21,7 +21,7 @@ from cloudhub.taskmanager.ports import SessionInfo
 from shared.wire import MAX_FRAME_BYTES, Message, Operation, encode, keepalive, new_message, task_resource
 from tests.integration.certificates import mtls_context, new_ca, node_context
 
-BOUND = 10.0
+BOUND = 60.0
 """Seconds after which something that was to happen has not."""
 
 
