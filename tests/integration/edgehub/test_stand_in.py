@@ -27,7 +27,9 @@ def left_by_an_edgecore(hub: Hub, folder: Path) -> Node:
     text = KUBEEDGE.replace("https://192.0.2.1:10002", hub.join_url).replace("192.0.2.1:10000", f"127.0.0.1:{hub.port}")
     text = text.replace("/etc/kubeedge/", f"{folder}/etc/").replace("unix:///run/containerd/containerd.sock", "builtin")
     data = folder / "data"
-    text = text.replace("  taskManager: {enable: true}\n", f"  taskManager: {{enable: true, dataDir: {data}}}\n")
+    text = text.replace(
+        "  taskManager: {enable: true}\n", f"  taskManager: {{enable: true, dataDir: {data}, firstReportDelay: 0.1}}\n"
+    )
     node.config.write_text(text)
     return node
 
@@ -53,6 +55,8 @@ async def test_it_takes_an_edgecores_place_and_then_runs_beside_one_under_anothe
         assert node.config.read_text() == before
         # The other one has files of its own, and its tasks.
         await beside.join(node=IMAGES_NODE)
+        text = beside.config.read_text()
+        beside.config.write_text(text.replace("  taskManager:\n", "  taskManager:\n    firstReportDelay: 0.1\n"))
         await beside.start(*run, str(beside.config))
         other = await hub.session(2)
         assert other.headers["node_id"] == IMAGES_NODE
