@@ -84,6 +84,12 @@ class Bench:
             while not condition():  # noqa: ASYNC110 - of several parties, one of them the link's state
                 await asyncio.sleep(0.005)
 
+    async def channel(self) -> Channel:
+        """What the link gave its owner, once it is connected."""
+        await self.until(lambda: self.owner.channel is not None)
+        assert self.owner.channel is not None
+        return self.owner.channel
+
 
 @pytest.fixture
 async def bench(hub: Hub, files: IdentityFiles) -> AsyncIterator[Bench]:
@@ -136,17 +142,13 @@ async def test_keepalives_go_on_each_heartbeat(bench: Bench) -> None:
 async def test_what_the_hub_announced_is_known(bench: Bench) -> None:
     bench.hub.features = "ack, teleport"
     bench.start()
-    await bench.until(lambda: bench.owner.channel is not None)
-    assert bench.owner.channel is not None
-    assert bench.owner.channel.features == {Feature.ACK}
+    assert (await bench.channel()).features == {Feature.ACK}
 
 
 async def test_a_cloudcore_announces_nothing(bench: Bench) -> None:
     bench.hub.features = None
     bench.start()
-    await bench.until(lambda: bench.owner.channel is not None)
-    assert bench.owner.channel is not None
-    assert bench.owner.channel.features == frozenset()
+    assert (await bench.channel()).features == frozenset()
 
 
 async def test_messages_are_handed_over_in_order_and_garbage_is_skipped(bench: Bench) -> None:
@@ -266,9 +268,7 @@ async def test_a_peer_that_answers_no_ping_is_dead(bench: Bench) -> None:
 async def test_a_peer_that_takes_nothing_is_left_after_the_write_deadline(bench: Bench) -> None:
     bench.hub.silent = True
     bench.start(heartbeat=60, write_deadline=0.2, close_timeout=0.1)
-    await bench.until(lambda: bench.owner.channel is not None)
-    channel = bench.owner.channel
-    assert channel is not None
+    channel = await bench.channel()
     with pytest.raises(NotConnected, match=r"took nothing for 0\.2 s"):
         await _send_without_end(channel)
     await bench.hub.session(2)
@@ -282,9 +282,7 @@ async def _send_without_end(channel: Channel) -> None:
 async def test_an_offer_is_sent_when_the_link_is_idle_and_dropped_while_it_is_not(bench: Bench) -> None:
     bench.start(heartbeat=60)
     session = await bench.hub.session()
-    await bench.until(lambda: bench.owner.channel is not None)
-    channel = bench.owner.channel
-    assert channel is not None
+    channel = await bench.channel()
 
     async def offer(text: str) -> None:
         async with asyncio.timeout(60):
@@ -307,9 +305,7 @@ async def test_an_offer_is_sent_when_the_link_is_idle_and_dropped_while_it_is_no
 async def test_an_offer_after_the_end_is_no_harm(bench: Bench) -> None:
     bench.start()
     session = await bench.hub.session()
-    await bench.until(lambda: bench.owner.channel is not None)
-    channel = bench.owner.channel
-    assert channel is not None
+    channel = await bench.channel()
     await session.socket.close()
     await bench.hub.session(2)
     with contextlib.suppress(NotConnected):
@@ -319,9 +315,7 @@ async def test_an_offer_after_the_end_is_no_harm(bench: Bench) -> None:
 async def test_offers_leave_half_of_the_burst_to_what_must_be_sent(bench: Bench) -> None:
     bench.start(heartbeat=60, message_qps=0.001, message_burst=4)
     session = await bench.hub.session()
-    await bench.until(lambda: bench.owner.channel is not None)
-    channel = bench.owner.channel
-    assert channel is not None
+    channel = await bench.channel()
     sent = 0
     while sent < 3:
         sent += await channel.offer(_text("offered"))
@@ -334,9 +328,7 @@ async def test_offers_leave_half_of_the_burst_to_what_must_be_sent(bench: Bench)
 async def test_a_send_after_the_end_is_not_connected(bench: Bench) -> None:
     bench.start()
     session = await bench.hub.session()
-    await bench.until(lambda: bench.owner.channel is not None)
-    channel = bench.owner.channel
-    assert channel is not None
+    channel = await bench.channel()
     await session.socket.close()
     await bench.hub.session(2)
     with pytest.raises(NotConnected):
@@ -346,9 +338,7 @@ async def test_a_send_after_the_end_is_not_connected(bench: Bench) -> None:
 async def test_messages_beyond_the_burst_go_out_at_the_rate(bench: Bench) -> None:
     bench.start(message_qps=50, message_burst=5, heartbeat=60)
     session = await bench.hub.session()
-    await bench.until(lambda: bench.owner.channel is not None)
-    channel = bench.owner.channel
-    assert channel is not None
+    channel = await bench.channel()
     loop = asyncio.get_running_loop()
     start = loop.time()
     for number in range(15):
