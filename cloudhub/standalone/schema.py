@@ -75,13 +75,14 @@ class ResourceSchema:
         self.group, self.version, self.kind, self.core = group, version, kind, core
         self._defaults, self._faults = defaults, faults
         self._validator = Validator(self.openapi)
+        self._structural_defaults = structural.Defaults(self.openapi)
         # Cycles occur in built-in schemas alone, and those have no rules.
         self._rules = None if core else compile_rules(openapi, "")[0]
         self._list_types = None if core else ListTypes.of(openapi)
 
     def default(self, obj: dict[str, Any]) -> None:
         """Fill in defaults, in place. Also for objects read from the store, as the API server does."""
-        structural.default(obj, self.openapi)
+        self._structural_defaults.fill(obj)
         self._defaults(obj)
 
     def prune(self, obj: dict[str, Any]) -> list[str]:

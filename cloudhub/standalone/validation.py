@@ -3,7 +3,8 @@
 A schema is compiled once. An object is compared with its former self first, and what is equal is not looked at again:
 the API server tolerates old faults in parts that an update leaves alone, and a job's status of several hundred
 kilobytes costs what changed in it. `jsonschema` is extended by what OpenAPI adds (nullable, int-or-string) and by
-a short cut for lone scalars, where most of its time would go.
+a short cut: what is sound beyond doubt, as nearly all is, is passed by a plain check, at a tenth of the cost, and the
+library has the rest, to say what is wrong with it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import functools
 import ipaddress
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import datetime
 from typing import Any, Final
 
@@ -43,8 +44,8 @@ class Validator:
         run = _Run(self._shortcuts)
         if old is not None:
             _collect_unchanged(value, old, run.unchanged)
-            if id(value) in run.unchanged:
-                return []
+        if run.passes(value, self._schema):
+            return []
         errors: list[FieldError] = []
         for error in _Engine(self._schema, format_checker=run).iter_errors(value):
             errors += _field_errors(error, path)
@@ -64,18 +65,15 @@ class _Run(jsonschema.FormatChecker):
         super().__init__(formats=())
         self.checkers = _FORMATS
         self.shortcuts = shortcuts
-        """Short cuts for lone scalars by the identity of their schema, which outlives this."""
+        """By the identity of a schema, which outlives this."""
         self.unchanged: set[int] = set()
         """Identities of dicts and lists that are as they were."""
 
     def passes(self, value: Any, schema: Schema) -> bool:
         """True when ``value`` needs no further look; False says nothing."""
-        if isinstance(value, (dict, list)):
-            return id(value) in self.unchanged
-        key = id(schema)
-        if key not in self.shortcuts:
-            self.shortcuts[key] = _scalar_check(schema)
-        check = self.shortcuts[key]
+        if id(value) in self.unchanged:
+            return True
+        check = _shortcut(schema, self.shortcuts)
         return check is not None and check(value)
 
 
@@ -94,21 +92,89 @@ def _collect_unchanged(value: Any, old: Any, unchanged: set[int]) -> None:
             _collect_unchanged(item, former, unchanged)
 
 
-_PROSE: Final = frozenset(("type", "description", "title", "default", "example"))
+# --- short cuts -------------------------------------------------------------------------------------------------------
+
+_IGNORED: Final = frozenset(
+    (
+        *("type", "description", "title", "default", "example", "nullable"),
+        # Of rules, list types and unknown fields, others take care.
+        *("x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type"),
+    )
+)
 
 
-def _scalar_check(schema: Schema) -> _Check | None:
-    """A cheap sufficient test for schemas of one scalar type with simple bounds."""
-    kind, bounds = schema.get("type"), schema.keys() - _PROSE
+def _shortcut(schema: Schema, known: dict[int, _Check | None]) -> _Check | None:
+    """A cheap sufficient test, None for schemas that say more than such a test knows."""
+    key = id(schema)
+    if key not in known:
+        bounds = schema.keys() - _IGNORED
+        match schema.get("type"):
+            case "object" if bounds <= {"properties", "required", "additionalProperties"}:
+                known[key] = _object_check(schema, known)
+            case "array" if bounds <= {"items", "maxItems"}:
+                known[key] = _array_check(schema, known)
+            case kind:
+                known[key] = _scalar_check(kind, bounds, schema)
+    return known[key]
+
+
+def _object_check(schema: Schema, known: dict[int, _Check | None]) -> _Check:
+    properties: Mapping[str, Schema] = schema.get("properties") or {}
+    required: list[str] = schema.get("required") or []
+    additional = schema.get("additionalProperties")
+    checks: dict[str, _Check] = {}
+    """Of the properties that came so far: a schema may contain itself."""
+
+    def check(value: Any) -> bool:
+        if type(value) is not dict or not all(name in value for name in required):
+            return False
+        for key, item in value.items():
+            passes = checks.get(key)
+            if passes is None:
+                child = properties.get(key, additional)
+                if not isinstance(child, Mapping):
+                    continue
+                passes = _shortcut(child, known)
+                if passes is None:
+                    return False
+                if key in properties:
+                    checks[key] = passes
+            if not passes(item):
+                return False
+        return True
+
+    return check
+
+
+def _array_check(schema: Schema, known: dict[int, _Check | None]) -> _Check:
+    items, most = schema.get("items") or {}, schema.get("maxItems", 1 << 62)
+
+    def check(value: Any) -> bool:
+        passes = _shortcut(items, known)
+        return passes is not None and type(value) is list and len(value) <= most and all(map(passes, value))
+
+    return check
+
+
+def _scalar_check(kind: Any, bounds: Set[str], schema: Schema) -> _Check | None:
     if kind == "string" and bounds <= {"maxLength", "enum"}:
         limit, allowed = schema.get("maxLength", 1 << 62), schema.get("enum")
         return lambda value: type(value) is str and len(value) <= limit and (allowed is None or value in allowed)
+    if kind == "string" and bounds == {"format"} and schema["format"] == "date-time":
+        return lambda value: type(value) is str and _is_sound_time(value)
     if kind == "integer" and bounds <= {"format"} and schema.get("format") in (None, "int32", "int64"):
         size = 1 << (31 if schema.get("format") == "int32" else 63)
         return lambda value: type(value) is int and -size <= value < size
     if kind == "boolean" and not bounds:
         return lambda value: type(value) is bool
     return None
+
+
+def _is_sound_time(text: str) -> bool:
+    try:
+        return _is_time(text)
+    except ValueError:
+        return False
 
 
 # --- keywords ---------------------------------------------------------------------------------------------------------

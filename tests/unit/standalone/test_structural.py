@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloudhub.standalone.structural import default, drop_nulls, prune
+from cloudhub.standalone.structural import Defaults, drop_nulls, prune
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -39,7 +39,7 @@ METADATA = {"type": "object", "properties": {"name": {"type": "string"}}}
 
 def test_defaults_fill_in_what_is_missing_at_every_depth() -> None:
     obj: dict[str, Any] = {"spec": {"parts": [{}, {"n": 5}], "labels": {"a": {}}}}
-    default(obj, SCHEMA)
+    Defaults(SCHEMA).fill(obj)
 
     assert obj["spec"] == {
         "size": 3, "maybe": "x", "parts": [{"n": 1}, {"n": 5}], "labels": {"a": {"v": "w"}},
@@ -48,7 +48,7 @@ def test_defaults_fill_in_what_is_missing_at_every_depth() -> None:
 
 def test_a_defaulted_object_gets_the_defaults_below_it() -> None:
     obj: dict[str, Any] = {}
-    default(obj, SCHEMA)
+    Defaults(SCHEMA).fill(obj)
 
     assert obj == {"spec": {"size": 3, "maybe": "x"}}
 
@@ -56,16 +56,16 @@ def test_a_defaulted_object_gets_the_defaults_below_it() -> None:
 def test_defaults_are_not_shared_between_objects() -> None:
     first: dict[str, Any] = {}
     second: dict[str, Any] = {}
-    default(first, SCHEMA)
+    Defaults(SCHEMA).fill(first)
     first["spec"]["size"] = 9
-    default(second, SCHEMA)
+    Defaults(SCHEMA).fill(second)
 
     assert second["spec"]["size"] == 3
 
 
 def test_null_gets_the_default_where_null_is_not_allowed() -> None:
     obj: dict[str, Any] = {"spec": {"size": None, "maybe": None}}
-    default(obj, SCHEMA)
+    Defaults(SCHEMA).fill(obj)
 
     assert obj["spec"] == {"size": 3, "maybe": None}
 

@@ -7,7 +7,10 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cloudhub.standalone import validation
 from cloudhub.standalone.fielderrors import FieldError, Reason, invalid_status
 from cloudhub.standalone.validation import Validator
 
@@ -114,6 +117,51 @@ def test_an_old_fault_is_tolerated_where_nothing_changed_and_nowhere_else() -> N
     assert faults({**old, "size": 0}, old) == [
         "spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1"
     ]
+
+
+def scalars() -> st.SearchStrategy[Any]:
+    times = st.sampled_from(["2026-01-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01"])
+    numbers = st.sampled_from([0, 1, -1, 2**31, 2**63, 1.0, True])
+    return st.none() | numbers | times | st.sampled_from(["", "red", "abc", "x" * 64])
+
+
+def values() -> st.SearchStrategy[Any]:
+    names = st.sampled_from(["a", "b", "c", "when", "color", "size", "list", "map", "again"])
+    return st.recursive(
+        scalars(), lambda below: st.lists(below, max_size=4) | st.dictionaries(names, below, max_size=5)
+    )
+
+
+SHORT: dict[str, Any] = {
+    "type": "object",
+    "required": ["a"],
+    "properties": {
+        "a": {"type": "object", "additionalProperties": {"type": "integer", "format": "int64"}},
+        "b": {"type": "object", "properties": {"c": {"type": "boolean"}}, "additionalProperties": {"type": "string"}},
+        "c": {"type": "string", "nullable": True, "maxLength": 3},
+        "when": {"type": "string", "format": "date-time"},
+        "color": {"type": "string", "enum": ["red", "blue"]},
+        "size": {"type": "integer", "format": "int32"},
+        "list": {"type": "array", "maxItems": 1, "items": {"type": "integer"}},
+        "map": {"type": "object"},
+    },
+}
+SHORT["properties"]["again"] = SHORT
+
+
+def objects() -> st.SearchStrategy[dict[str, Any]]:
+    numbers = st.lists(st.sampled_from([1, 2, "x"]), max_size=3)
+    return st.dictionaries(st.sampled_from([*SHORT["properties"], "unknown"]), values() | st.builds(dict) | numbers)
+
+
+@given(objects())
+def test_what_the_short_cut_passes_the_library_passes(value: dict[str, Any]) -> None:
+    found = Validator(SHORT).validate(value, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "_shortcut", lambda schema, known: None)
+        by_the_library = Validator(SHORT).validate(value, None)
+
+    assert [str(error) for error in found] == [str(error) for error in by_the_library]
 
 
 def entry(node: int) -> dict[str, Any]:
