@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloudhub.standalone import validation
@@ -154,6 +154,7 @@ def objects() -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from([*SHORT["properties"], "unknown"]), values() | st.builds(dict) | numbers)
 
 
+@example({"list": [1, 2]})
 @given(objects())
 def test_what_the_short_cut_passes_the_library_passes(value: dict[str, Any]) -> None:
     found = Validator(SHORT).validate(value, None)
