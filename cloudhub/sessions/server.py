@@ -338,6 +338,7 @@ class SessionServer:
     def lost(self, connection: NodeConnection) -> None:
         self._closing.discard(connection)
         self._stalled.discard(connection)
+        self._paced.discard(connection)
         if connection.is_over:
             self._forget(connection)
 
