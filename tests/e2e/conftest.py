@@ -23,7 +23,8 @@ WRITTEN.know(PASSWORD, "the registry's password")
 def no_secret_left() -> Iterator[None]:
     """Fails the test after which a password, a token or a key stands anywhere but where it must."""
     yield
-    assert WRITTEN.leaks() == [], "secrets are where they must not be"
+    leaks = WRITTEN.leaks()
+    assert not leaks, "\n".join(["secrets are where they must not be:", *leaks])
 
 
 @pytest.fixture(scope="session")
