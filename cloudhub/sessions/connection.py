@@ -113,8 +113,9 @@ class NodeConnection(asyncio.BufferedProtocol):
 
     @property
     def is_over(self) -> bool:
-        """The link is gone and all that it brought has been handed over."""
-        return self._lost and self._pump_task is None
+        """The link is gone, all that it brought has been handed over, and the owner knows that the session has ended,
+        if there was one."""
+        return self._lost and self._pump_task is None and self._outbox is None
 
     @property
     def pump_task(self) -> asyncio.Task[None] | None:
@@ -227,16 +228,22 @@ class NodeConnection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Only what cannot wait: when ten thousand links break at once, uvloop tells of all of them in one turn of the
+        loop. The owner goes on with `attend_loss`, of a few in each turn."""
         self._lost = True
+        self.is_open = False
         # TLS keeps hold of this object's methods: without this, the two would be left to the garbage collector.
         self._transport = None
         self._held = b""
+        self._settle_handshake()
+        self._owner.link_lost(self, "connection lost" if exc is None else f"connection lost: {type(exc).__name__}")
+
+    def attend_loss(self, reason: str) -> None:
         self._ws.receive_eof()
         self._ws.data_to_send()
-        self._settle_handshake()
         if self._rules is not None:
             self._end_rules()
-            self._end("lost", f"connection lost: {type(exc).__name__}" if exc else "connection lost")
+            self._end("lost", reason)
         self._owner.lost(self)
 
     def pause_writing(self) -> None:
@@ -429,7 +436,7 @@ class NodeConnection(asyncio.BufferedProtocol):
                     self._go_on_reading()
         finally:
             self._pump_task = None
-            if not self.is_open:
+            if self._outbox is None:
                 self._owner.gone(self)
             if self._lost:
                 self._owner.lost(self)
