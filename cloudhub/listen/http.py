@@ -4,7 +4,8 @@ aiohttp takes as many connections as come and waits for ever for a first request
 that silent peers, headers and bodies that never end, and readers that never read cost a known number of descriptors,
 each for a known time. A turn is the whole life of a connection, unless a handler calls `keep`: its peer has proved who
 it is, and may stay. Of a request aiohttp keeps at most `MAX_HEADERS` headers of 8 KiB, and of a body that no handler
-reads some 128 KiB.
+reads some 128 KiB. Bodies stay as they came: aiohttp would unpack a compressed one also for nobody, and 40 KB of it, a
+second of the loop's time.
 
 aiohttp's own log is off: it holds what peers sent, as often as they send it, and headers with their tokens. So handlers
 log their own errors. Used by joining, the embedded API, and /metrics.
@@ -61,6 +62,7 @@ class HTTPListener:
             logger=_aiohttp_log,
             lingering_time=LINGER,
             max_headers=MAX_HEADERS,
+            auto_decompress=False,
             **options,
         )
         self._acceptor = Acceptor(

@@ -40,7 +40,7 @@ from cloudhub.metrics import Metrics
 from cloudhub.pki.ca import CertificateAuthority, utc_now
 from cloudhub.pki.errors import Refused
 from cloudhub.pki.keys import UNREADABLE
-from cloudhub.pki.names import NotANode, check_node_name, node_of
+from cloudhub.pki.names import NotANode, check_node_name, is_node_name, node_of
 from cloudhub.pki.revocation import NothingRevoked, Revoked
 from cloudhub.pki.signing import MAX_CSR_BYTES, check_usages, sign_node_csr
 from cloudhub.pki.tokens import TokenIssuer, bearer
@@ -102,7 +102,6 @@ class JoinServer:
             ssl_context=ssl_context,
             limits=limits.accept,
             refused=self._connection_refused,
-            auto_decompress=False,
         )
 
     @property
@@ -160,7 +159,7 @@ class JoinServer:
             log.warning(
                 "request refused",
                 path=request.path[:64],
-                node=request.headers.get("NodeName", "")[:253],
+                node=name if is_node_name(name := request.headers.get("NodeName", "")) else None,
                 address=address,
                 reason=refused.reason,
                 detail=str(refused),
@@ -190,7 +189,10 @@ class JoinServer:
         check_usages(request.headers.get("ExtKeyUsages"))
         # Before the body, which may take its time: what is revoked meanwhile is noticed when the signature is noted.
         number = self._revoked.number(node)
-        csr = await request.read()
+        try:
+            csr = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise Refused(413, "csr", f"body of more than {MAX_BODY} bytes is no certificate request") from None
         der = sign_node_csr(self._ca, csr=csr, node=node, life=self._life, now=self._now())
         await self._revoked.note(node, x509.load_der_x509_certificate(der), number)
         log.info("node certificate signed", node=node, by=how, days=self._life.days)

@@ -12,6 +12,8 @@ Guarantees:
 - What a peer can make this keep is bounded: the outbox, the messages not yet handed over, one slice of undecoded bytes,
   one message of `MAX_FRAME_BYTES` in the making. Reading also stops while the peer does not read what it is sent, so
   that answering its pings cannot fill memory.
+- The rate holds to the end of the link: a session that is over is read on, for the answer to the close frame, as slowly
+  as one that lives. Who gets no session keeps its turn at the acceptor until its link is gone.
 - Nothing of a message's content is ever logged: websockets' own logger prints frames at debug level, so it is pinned.
 """
 
@@ -52,6 +54,8 @@ FEED_SLICE: Final = 16 * 1024
 """How much is read and decoded before the bounds are looked at again."""
 INBOX_HIGH: Final = 16
 """Messages not yet handed over at which reading stops."""
+INBOX_BYTES: Final = 256 * 1024
+"""Of their frames, at which it stops too: read, a frame of many small parts takes 25 times its size."""
 MAX_CLOSE_REASON: Final = 120
 """Bytes; a close frame holds 123."""
 WRITE_HIGH: Final = 32 * 1024
@@ -70,6 +74,7 @@ class NodeConnection(asyncio.BufferedProtocol):
         "_handshaken",
         "_held",
         "_inbox",
+        "_inbox_bytes",
         "_lost",
         "_outbox",
         "_owner",
@@ -93,6 +98,7 @@ class NodeConnection(asyncio.BufferedProtocol):
         self._rules: SessionRules | None = None
         self._outbox: Outbox | None = None
         self._inbox: list[Message] = []
+        self._inbox_bytes = 0
         self._partial: bytearray | None = None
         self._held: bytes = b""
         self._pump_task: asyncio.Task[None] | None = None
@@ -107,8 +113,9 @@ class NodeConnection(asyncio.BufferedProtocol):
 
     @property
     def is_over(self) -> bool:
-        """The link is gone and all that it brought has been handed over."""
-        return self._lost and self._pump_task is None
+        """The link is gone, all that it brought has been handed over, and the owner knows that the session has ended,
+        if there was one."""
+        return self._lost and self._pump_task is None and self._outbox is None
 
     @property
     def pump_task(self) -> asyncio.Task[None] | None:
@@ -154,9 +161,9 @@ class NodeConnection(asyncio.BufferedProtocol):
 
     def time_passed(self) -> None:
         """A limit of this session may have been reached, or reading may go on."""
-        if not self.is_open or self._rules is None:
+        if self._rules is None:
             return
-        close = self._rules.time_passed(self._owner.now)
+        close = self._rules.time_passed(self._owner.now) if self.is_open else None
         if close is not None:
             self.close(close.code, close.reason, close.label)
         else:
@@ -180,7 +187,7 @@ class NodeConnection(asyncio.BufferedProtocol):
         return self
 
     async def settled(self) -> None:
-        """Returns when the session is open, or when there will be none."""
+        """Returns when the session is open, or the link of a peer that gets none is gone."""
         if self._handshaken is not None:
             await self._handshaken
 
@@ -221,16 +228,22 @@ class NodeConnection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Only what cannot wait: when ten thousand links break at once, uvloop tells of all of them in one turn of the
+        loop. The owner goes on with `attend_loss`, of a few in each turn."""
         self._lost = True
+        self.is_open = False
         # TLS keeps hold of this object's methods: without this, the two would be left to the garbage collector.
         self._transport = None
         self._held = b""
+        self._settle_handshake()
+        self._owner.link_lost(self, "connection lost" if exc is None else f"connection lost: {type(exc).__name__}")
+
+    def attend_loss(self, reason: str) -> None:
         self._ws.receive_eof()
         self._ws.data_to_send()
-        self._settle_handshake()
         if self._rules is not None:
             self._end_rules()
-            self._end("lost", f"connection lost: {type(exc).__name__}" if exc else "connection lost")
+            self._end("lost", reason)
         self._owner.lost(self)
 
     def pause_writing(self) -> None:
@@ -249,9 +262,15 @@ class NodeConnection(asyncio.BufferedProtocol):
         if self._write_paused:
             return True
         # Once the session is over, what comes is thrown away, up to the peer's answer to the close frame.
-        if self._rules is None or not self.is_open:
-            return False
-        return len(self._inbox) >= INBOX_HIGH or not self._rules.may_read(self._owner.now)
+        return (self.is_open and self._is_inbox_full) or self._is_rate_spent
+
+    @property
+    def _is_rate_spent(self) -> bool:
+        return self._rules is not None and not self._rules.may_read(self._owner.now)
+
+    @property
+    def _is_inbox_full(self) -> bool:
+        return len(self._inbox) >= INBOX_HIGH or self._inbox_bytes >= INBOX_BYTES
 
     def _go_on_reading(self) -> None:
         """Decodes what was held back, as far as the bounds allow, then reads again."""
@@ -270,7 +289,7 @@ class NodeConnection(asyncio.BufferedProtocol):
             self._reading_paused = True
             self._transport.pause_reading()
         # The rate is mended by time alone, so the timer must look again; the other two by the events that end them.
-        if not self._write_paused and len(self._inbox) < INBOX_HIGH:
+        if not self._write_paused and not (self.is_open and self._is_inbox_full):
             self._owner.paced(self)
 
     def _resume_transport(self) -> None:
@@ -281,12 +300,17 @@ class NodeConnection(asyncio.BufferedProtocol):
 
     def _feed(self, data: bytes) -> None:
         at, end = 0, len(data)
-        while at < end and not self._ws.reader.eof:
+        # After its own end of the stream the protocol throws everything away; the link is being closed.
+        while at < end and not self._ws.eof_sent and not self._ws.reader.eof:
             if self._ws.state is State.CONNECTING:
                 # By lines, so that it is known where the first frame begins.
                 stop = data.find(b"\n", at) + 1 or end
             else:
                 at = self._take_ordinary(data, at)
+                if at < end and self._is_rate_spent:
+                    # Before the end of the slice: thousands of pings or empty pieces of a message fit into one.
+                    self._held = data[at:] + self._held
+                    return
                 stop = self._boundary.follow(data, at) if at < end else at
             if at < stop:
                 self._ws.receive_data(data[at:stop])
@@ -310,8 +334,7 @@ class NodeConnection(asyncio.BufferedProtocol):
         self._write_out()
         for event in events:
             if isinstance(event, Frame):
-                if self.is_open:
-                    self._on_frame(event)
+                self._on_frame(event)
             elif isinstance(event, Request):
                 self._on_request(event)
         state = self._ws.state
@@ -320,7 +343,6 @@ class NodeConnection(asyncio.BufferedProtocol):
 
     def _on_peer_closed(self) -> None:
         if self._rules is None:
-            self._settle_handshake()
             return
         self._end_rules()
         problem = self._ws.parser_exc
@@ -345,7 +367,7 @@ class NodeConnection(asyncio.BufferedProtocol):
         self._write_out()
         if greeting is not None:
             self._owner.opened(self, greeting)
-        self._settle_handshake()
+            self._settle_handshake()
 
     def _peer_certificate(self) -> x509.Certificate | None:
         ssl_object: Any = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
@@ -358,6 +380,8 @@ class NodeConnection(asyncio.BufferedProtocol):
     def _on_frame(self, frame: Frame) -> None:
         if self._rules is not None:
             self._rules.frame_arrived(len(frame.data), self._owner.now, continued=frame.opcode is Opcode.CONT)
+        if not self.is_open:
+            return
         if frame.opcode is Opcode.CONT:
             if self._partial is None:
                 return
@@ -380,6 +404,7 @@ class NodeConnection(asyncio.BufferedProtocol):
             self._owner.kept_alive(self)
         elif isinstance(event, Deliver):
             self._inbox.append(event.message)
+            self._inbox_bytes += len(data)
             if self._pump_task is None:
                 self._pump_task = asyncio.get_running_loop().create_task(
                     self._pump(), name=f"session-messages-{self.info.node}"
@@ -399,18 +424,19 @@ class NodeConnection(asyncio.BufferedProtocol):
                 self._predecessor = None
             while self._inbox:
                 # They stay in the inbox meanwhile: what waits for its commit is bounded like what waits for its turn.
-                messages = tuple(self._inbox)
+                messages, size = tuple(self._inbox), self._inbox_bytes
                 try:
                     await self._owner.messages_received(self.info, messages)
                 except Exception:
                     log.exception("message handling failed", node=self.info.node)
                     self.close(CloseCode.INTERNAL_ERROR, "internal error", "internal")
                 del self._inbox[: len(messages)]
+                self._inbox_bytes -= size
                 if self._reading_paused and self.is_open:
                     self._go_on_reading()
         finally:
             self._pump_task = None
-            if not self.is_open:
+            if self._outbox is None:
                 self._owner.gone(self)
             if self._lost:
                 self._owner.lost(self)

@@ -206,6 +206,8 @@ Event = KeptAlive | Deliver | Answer | Ignored | Close
 _KEPT_ALIVE: Final = KeptAlive()
 _BYTES_A_TOKEN: Final = 16 * 1024
 _CONTINUATION_COST: Final = 1 / 16
+_WORTHY_PIECE: Final = 512
+"""Bytes. Go's clients send pieces of 4 KiB, but for the last; smaller ones cost the hub what a message costs it."""
 
 
 class SessionState(StrEnum):
@@ -241,7 +243,7 @@ class SessionRules:
         """A frame of any kind was read. It costs tokens of the rate by what it costs the hub: most for being a message
         (or a ping to be answered), some for each byte; large messages come in many small pieces from Go."""
         self._fill(now)
-        self._tokens -= (_CONTINUATION_COST if continued else 1.0) + size / _BYTES_A_TOKEN
+        self._tokens -= (_CONTINUATION_COST if continued and size >= _WORTHY_PIECE else 1.0) + size / _BYTES_A_TOKEN
 
     def receive(self, document: str | bytes, now: float) -> Event:
         """What follows from one whole message."""

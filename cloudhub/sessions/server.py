@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import ssl
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -132,6 +133,8 @@ class SessionServer:
         self._paced: set[NodeConnection] = set()
         self._expiries: Expiries[NodeConnection] = Expiries()
         self._connections: set[NodeConnection] = set()
+        self._losses: deque[tuple[NodeConnection, str]] = deque()
+        """Links that are gone and not attended to, and why."""
         self._timer: asyncio.Task[None] | None = None
         self.read_buffer = memoryview(bytearray(FEED_SLICE))
         self._stopping = False
@@ -335,9 +338,24 @@ class SessionServer:
     def gone(self, connection: NodeConnection) -> None:
         self._registry.gone(connection)
 
+    def link_lost(self, connection: NodeConnection, reason: str) -> None:
+        if not self._losses:
+            asyncio.get_running_loop().call_soon(self._attend_losses)
+        self._losses.append((connection, reason))
+
+    def _attend_losses(self) -> None:
+        try:
+            for _ in range(min(SLICE, len(self._losses))):
+                connection, reason = self._losses.popleft()
+                connection.attend_loss(reason)
+        finally:
+            if self._losses:
+                asyncio.get_running_loop().call_soon(self._attend_losses)
+
     def lost(self, connection: NodeConnection) -> None:
         self._closing.discard(connection)
         self._stalled.discard(connection)
+        self._paced.discard(connection)
         if connection.is_over:
             self._forget(connection)
 

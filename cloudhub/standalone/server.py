@@ -24,6 +24,7 @@ import yaml
 from aiohttp import web
 
 from cloudhub.listen.acceptor import AcceptLimits
+from cloudhub.listen.admission import address_group
 from cloudhub.listen.http import HTTPListener
 from cloudhub.standalone import discovery, errors, openapiproto
 from cloudhub.standalone.auth import Authenticator, load_token
@@ -206,7 +207,7 @@ class Endpoints:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         try:
             if not self._authenticator.admits(request.path, request.headers.get("Authorization", "")):
-                raise errors.unauthorized()
+                return self._turn_away(request)
             if "Authorization" in request.headers:
                 self.keep(request)
             return await self._route(request)
@@ -219,6 +220,14 @@ class Endpoints:
         except Exception:
             log.exception("request_failed", method=request.method, path=request.path)
             return _status_response(errors.internal("the server failed on this request; its log says more"))
+
+    def _turn_away(self, request: web.Request) -> web.Response:
+        """401, and the end of the connection: guessing on costs whoever does it a TLS handshake each time."""
+        address, known = address_group(request.remote or ""), "Authorization" in request.headers
+        log.warning("request without the token", address=address, method=request.method[:16], other_token=known)
+        response = _status_response(errors.unauthorized())
+        response.force_close()
+        return response
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
         parts = request.path.split("/")[1:]

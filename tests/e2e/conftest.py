@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.e2e.leaks import WRITTEN, spellings
+from tests.e2e.leaks import WRITTEN
 from tests.e2e.processes import Cloud, Node
 from tests.parts.containerd import Containerd
 from tests.parts.registry import Registry
 
 USER, PASSWORD = "tiger", "pass1234"
-SPELLINGS = spellings(PASSWORD)
+WRITTEN.know(PASSWORD, "the registry's password")
 
 
 @pytest.fixture(autouse=True)
-def no_password_left() -> Iterator[None]:
-    """Fails the test after which the registry's password stands anywhere but in its Secret."""
+def no_secret_left() -> Iterator[None]:
+    """Fails the test after which a password, a token or a key stands anywhere but where it must."""
     yield
-    assert WRITTEN.leaks(SPELLINGS) == [], "the registry's password is where it must not be"
+    leaks = WRITTEN.leaks()
+    assert not leaks, "\n".join(["secrets are where they must not be:", *leaks])
 
 
 @pytest.fixture(scope="session")

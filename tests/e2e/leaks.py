@@ -1,55 +1,64 @@
-"""Is the registry's password anywhere but where it must be? Asked after every end-to-end test.
+"""Is any secret anywhere but where it must be? Asked after every end-to-end test.
 
 Searched is all that the test's processes wrote: every file below the folders of hubs and agents (data, journals, image
 stores, logs at debug level, tracebacks in them, status files, SQLite's -wal), the logs of containerd, and what kubectl
-and the programs' commands printed. A password hides in other spellings; `spellings` are those that the parts use.
+and the programs' commands printed. What is secret, and in how many spellings, `tests.e2e.secretwords` learns by itself:
+registries' passwords, ``auth`` and identity tokens, join tokens, the embedded API's token, private keys. Besides these,
+whatever looks like a join token or a private key is a leak, whosever it is.
 
-Where it may be, and nowhere else: in the Secret's own row of the embedded API server (`objects.db`, whose other rows
-are read one by one; its bytes hold old Secrets too), and in what ``kubectl get secret`` prints to who asks for that.
+Where they may be, and nowhere else: in the Secret's own row of the embedded API server (`objects.db`, whose other rows
+are read one by one; its bytes hold old Secrets too), in what ``kubectl get secret`` and ``cloudhub token`` print to who
+asks for that, and keys and tokens, but no password, in the files that are made for them (`secretwords.is_home`).
 Not searched: what a test put into a folder and removed again itself, and memory.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
+import itertools
 import json
 import os
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
-from urllib.parse import quote, quote_plus
+from typing import Any, Final
+
+from tests.e2e import secretwords
+from tests.e2e.secretwords import Secret
 
 OBJECTS: Final = "objects.db"
 _CHUNK: Final = 1 << 20
+_OVERLAP: Final = 4096
+"""More than the longest word."""
+_LOOKS_SECRET: Final = (("what looks like a join token", secretwords.JWT), ("a private key", secretwords.PEM_KEY))
+_LONG: Final = 20
+_LONG_RUN: Final = re.compile(rb"[\w+/=-]{%d,}" % _LONG)
 
 
-def spellings(password: str) -> frozenset[bytes]:
-    """Clear, in a URL, in JSON (twice over: JSON in JSON), in base64 wherever in a longer text it stands (so, behind
-    ``user:``, and as a Secret's data), and base64 of that (``auth`` in a Secret's data)."""
-    escaped = json.dumps(password)[1:-1]
-    plain = {password, quote(password, safe=""), quote_plus(password), escaped, json.dumps(escaped)[1:-1]}
-    found = {text.encode() for text in plain}
-    for text in list(found):
-        once = _base64_anywhere(text)
-        found |= once
-        for encoded in once:
-            found |= _base64_anywhere(encoded)
-    return frozenset(found)
+class _Words:
+    """All words of many secrets at once. Most are long and of few characters; what of a text could be one of those is
+    a small part of it, so only that is searched for each of the hundreds."""
 
+    def __init__(self) -> None:
+        self._long: dict[bytes, str] = {}
+        self._others: dict[bytes, str] = {}
 
-def _base64_anywhere(text: bytes) -> set[bytes]:
-    """The characters of base64 that are the same whatever stands around ``text``, for each of three alignments."""
-    found = set()
-    for before in range(3):
-        data = b"\0" * before + text
-        first = -(-before * 8 // 6)
-        last = len(data) * 8 // 6
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            found.add(encode(data)[first:last])
-    return found
+    def __bool__(self) -> bool:
+        return bool(self._long or self._others)
+
+    def add(self, secret: Secret) -> None:
+        for word in secret.words:
+            words = self._long if _LONG_RUN.fullmatch(word) else self._others
+            words.setdefault(word, secret.what)
+
+    def found_in(self, text: bytes) -> set[str]:
+        """What each of them is of."""
+        found = {what for word, what in self._others.items() if word in text}
+        if self._long and (runs := b" ".join(_LONG_RUN.findall(text))):
+            found |= {what for word, what in self._long.items() if word in runs}
+        return found
 
 
 @dataclass
@@ -57,44 +66,119 @@ class Written:
     """What the processes of these tests wrote."""
 
     folders: set[Path] = field(default_factory=set)
-    printed: list[tuple[str, bytes]] = field(default_factory=list)
+    _printed: list[tuple[str, bytes]] = field(default_factory=list)
     """What commands printed since the last search: the command, and its output."""
+    _homeless: _Words = field(default_factory=_Words)
+    _at_home: _Words = field(default_factory=_Words)
+    """Of secrets that have files made for them."""
     _clean: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    """Files that were searched, and their size and time then."""
+    """Files that were searched, and their size and time then. Of a file that has not changed since, nothing that became
+    known later can be in it: secrets are learnt before each search."""
+    _learnt: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
-    def leaks(self, words: frozenset[bytes]) -> list[str]:
-        """Where one of ``words`` stands and must not."""
-        found = [
-            f"printed by: {what}"
-            for what, output in self.printed
-            if not shows_a_secret(what) and any(word in output for word in words)
-        ]
-        self.printed.clear()
+    def know(self, text: str, what: str) -> None:
+        """A password that nothing else tells of."""
+        self._know(secretwords.password(text, what))
+
+    def note(self, command: str, stdin: str, output: bytes) -> None:
+        """A command that ended."""
+        self._printed.append((command, output))
+        self._know(secretwords.of_command(command, stdin, output))
+
+    def learn(self) -> None:
+        """What is secret by now in files and in the embedded APIs' Secrets. Done with each search; a test that ends a
+        hub and removes its files calls it before."""
         for folder in self.folders:
             for path in _files(folder):
-                found += self._leaks_in(path, words)
+                if not secretwords.is_home(path) and path.name != OBJECTS:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    state = _state(path)
+                    if path.name == OBJECTS:
+                        for document in _secrets_in(path):
+                            self._know(secretwords.of_object(document))
+                    elif self._learnt.get(path) != state:
+                        self._know(secretwords.of_file(path))
+                        self._learnt[path] = state
+
+    def leaks(self) -> list[str]:
+        """Where a secret stands and must not; which one it is, and never the secret itself."""
+        self.learn()
+        found: list[str] = []
+        for command, output in self._printed:
+            if not shows_a_secret(command):
+                found += [f"printed by {_short(command)}: {what}" for what in self._found_in(output)]
+        self._printed.clear()
+        for folder in self.folders:
+            for path in _files(folder):
+                found += [f"{path}: {what}" for what in self._leaks_in(path)]
         return found
 
-    def _leaks_in(self, path: Path, words: frozenset[bytes]) -> list[str]:
+    def _know(self, secrets: Iterable[Secret]) -> None:
+        for secret in secrets:
+            (self._at_home if secret.has_home else self._homeless).add(secret)
+
+    def _found_in(self, text: bytes, *, at_home: bool = False) -> list[str]:
+        found = self._homeless.found_in(text)
+        if not at_home:
+            found |= self._at_home.found_in(text)
+            found |= {what for what, pattern in _LOOKS_SECRET if pattern.search(text)}
+        return sorted(found)
+
+    def _leaks_in(self, path: Path) -> list[str]:
         try:
             if path.name.startswith(OBJECTS):
-                return _rows_with(path, words) if path.name == OBJECTS else []
-            about = path.stat()
-            state = about.st_size, about.st_mtime_ns
-            if self._clean.get(path) == state:
+                return self._leaks_in_rows(path) if path.name == OBJECTS else []
+            state = _state(path)
+            before = self._clean.get(path)
+            if before == state:
                 return []
-            if _has(path, words):
-                return [str(path)]
+            # A log only grows.
+            begin = before[0] - _OVERLAP if before and path.suffix == ".log" and state[0] > before[0] else 0
+            found = self._search(path, max(0, begin))
         except FileNotFoundError:  # it is gone again: a lease, a blob on its way
             return []
-        self._clean[path] = state
+        if not found:
+            self._clean[path] = state
+        return found
+
+    def _search(self, path: Path, begin: int) -> list[str]:
+        tail = b""
+        with path.open("rb") as file:
+            file.seek(begin)
+            while chunk := file.read(_CHUNK):
+                window = tail + chunk
+                if found := self._found_in(window, at_home=secretwords.is_home(path)):
+                    return found
+                tail = window[-_OVERLAP:]
         return []
+
+    def _leaks_in_rows(self, path: Path) -> list[str]:
+        """All objects but Secrets: jobs with their status, events, nodes, ConfigMaps."""
+        rows = _rows(path, "SELECT resource, namespace, name, body FROM objects WHERE resource <> 'secrets'")
+        return [
+            f"{resource} {namespace}/{name}: {what}"
+            for resource, namespace, name, body in rows
+            for what in self._found_in(bytes(body))
+        ]
 
 
 def shows_a_secret(command: str) -> bool:
-    """``kubectl get secret ... -o yaml``, asked for by a test: it prints the Secret because that is what it is for."""
+    """``kubectl get secret ... -o yaml`` and ``cloudhub token``, asked for by a test: they print what they are for."""
     words = command.split()
-    return "get" in words and any(word.split("/")[0] in ("secret", "secrets") for word in words)
+    if "get" in words and any(word.split("/")[0] in ("secret", "secrets") for word in words):
+        return True
+    return words[0].endswith("cloudhub") and words[1:2] == ["token"]
+
+
+def _short(command: str) -> str:
+    """Without its options, which may hold a secret."""
+    return " ".join(itertools.takewhile(lambda word: not word.startswith("-"), command.split()[:4]))
+
+
+def _state(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -105,27 +189,14 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _has(path: Path, words: frozenset[bytes]) -> bool:
-    overlap = max(map(len, words))
-    tail = b""
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            window = tail + chunk
-            if any(word in window for word in words):
-                return True
-            tail = window[-overlap:]
-    return False
+def _secrets_in(path: Path) -> Iterator[dict[str, object]]:
+    for (body,) in _rows(path, "SELECT body FROM objects WHERE resource = 'secrets'"):
+        yield json.loads(body)
 
 
-def _rows_with(path: Path, words: frozenset[bytes]) -> list[str]:
-    """All objects but Secrets: jobs with their status, events, nodes, ConfigMaps."""
+def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
-        rows = database.execute("SELECT resource, namespace, name, body FROM objects WHERE resource <> 'secrets'")
-        return [
-            f"{path}: {resource} {namespace}/{name}"
-            for resource, namespace, name, body in rows
-            if any(word in bytes(body) for word in words)
-        ]
+        return database.execute(query).fetchall()
 
 
 WRITTEN: Final = Written()

@@ -63,7 +63,7 @@ async def command(
             process.kill()
             await process.wait()
     words = " ".join(map(str, args))
-    WRITTEN.printed.append((words, out + err))
+    WRITTEN.note(words, stdin, out + err)
     if process.returncode != code:
         raise CommandFailed(f"{words}\nended with {process.returncode}, not {code}\n{out.decode()}{err.decode()}")
     return out.decode() + (err.decode() if code else "")

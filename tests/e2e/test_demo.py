@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.e2e.documents import ROOT, blocks, missing
+from tests.e2e.leaks import WRITTEN
 from tests.e2e.processes import BIN, command, eventually
 from tests.parts.containerd import Containerd
 from tests.parts.registry import Registry
@@ -79,6 +80,7 @@ class Demo:
 def folder() -> Iterator[Path]:
     # Not pytest's tmp_path: it has unix sockets in here, whose paths are short.
     with tempfile.TemporaryDirectory(prefix="demo-") as name:
+        WRITTEN.folders.add(Path(name))
         yield Path(name)
 
 
@@ -102,6 +104,7 @@ async def test_keep_leaves_all_running_until_ctrl_c_which_is_a_good_end(folder: 
         assert len(demo.processes()) >= 2, "the hub and an agent"
         kubectl = next(line.split() for line in demo.printed.splitlines() if line.endswith("get nodes"))
         assert "edge-1   Ready" in await command(BIN / kubectl[0], *kubectl[1:])
+        assert WRITTEN.leaks() == [], "also of what is gone afterwards"
         demo.interrupt()
         assert await demo.code() == 0, demo.printed
         demo.assert_nothing_is_left()

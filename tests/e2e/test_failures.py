@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,33 @@ async def test_a_wrong_password_fails_with_the_registrys_refusal(
         assert result["state"] == "Failed"
         assert "401" in result["reason"] or "denied" in result["reason"], result
         assert "not-it-8731" not in str(status)
+
+
+async def test_credentials_in_their_other_forms_do_as_well_and_stay_as_secret(
+    cloud: Cloud, edge: Node, nodes: list[Node], registry: Registry
+) -> None:
+    """``auth`` alone, and an identity token, which this registry does not take. That neither stands anywhere is for
+    `tests.e2e.leaks` to see."""
+    forms = {
+        "auth-alone": {"auth": base64.b64encode(b"tiger:pass1234").decode()},
+        "identity-token": {"identitytoken": "identity-of-tiger-4471"},
+    }
+    for name, entry in forms.items():
+        document = json.dumps({"auths": {registry.address: entry}}).encode()
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name},
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": base64.b64encode(document).decode()},
+        }
+        image = registry.push_image(f"failures/{name}").reference
+        wanted = job(name, [image], [edge.name, "edge-1"], imageSecrets=f"default/{name}", concurrency=2)
+        await cloud.apply(yaml.safe_dump(secret) + "---\n" + wanted)
+    status = await cloud.finished("identity-token")
+    assert status["reason"] == "2 of 2 nodes failed, more than failureTolerate 0.1"
+    status = await cloud.finished("auth-alone")
+    assert status["state"] == "Successful", status
 
 
 async def test_no_secret_named_means_an_anonymous_pull_that_is_refused(

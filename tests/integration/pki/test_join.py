@@ -271,14 +271,37 @@ async def test_a_csr_for_more_than_being_that_node_is_refused() -> None:
                 403,
                 "asks for extension subjectAltName",
             ),
+            (
+                csr(node_subject("edge-1"), key, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])),
+                403,
+                "asks for extension extendedKeyUsage",
+            ),
+            (csr(node_subject("EDGE-1"), key), 403, "is no node name"),
+            (csr(node_subject("edge-1\u200b"), key), 403, "is no node name"),
+            (csr(node_subject("\u0435dge-1"), key), 403, "is no node name"),
             (b"", 400, "is no certificate request"),
             (b"{}", 400, "is no certificate request"),
         ):
-            answer = await j.certificate("edge-1", token=j.token(), request=request)
+            token = j.token()
+            with structlog.testing.capture_logs() as logs:
+                answer = await j.certificate("edge-1", token=token, request=request)
             assert answer.status == status
             assert text in answer.text
-        server = await j.certificate("edge-1", token=j.token(), ExtKeyUsages="[1, 2]")
+            _assert_logged(logs, token, "csr")
+        token = j.token()
+        with structlog.testing.capture_logs() as logs:
+            server = await j.certificate("edge-1", token=token, ExtKeyUsages="[1, 2]")
         assert (server.status, "clientAuth" in server.text) == (403, True)
+        _assert_logged(logs, token, "usages")
+
+
+def _assert_logged(logs: list[Any], token: str, reason: str) -> None:
+    """The refusal, with its node and its reason, and without the good token that came with it."""
+    (refusal,) = [entry for entry in logs if entry["event"] == "request refused"]
+    assert (refusal["node"], refusal["log_level"]) == ("edge-1", "warning")
+    assert refusal["reason"].startswith(reason)
+    assert refusal["address"] == "127.0.0.1"
+    assert token.rpartition(".")[2] not in str(logs)
 
 
 def _signed_by_ca(j: Join, *, usage: x509.ObjectIdentifier, node: str = "edge-1") -> ssl.SSLContext:
@@ -367,8 +390,25 @@ def _der(tag: int, content: bytes) -> bytes:
 
 async def test_a_body_beyond_the_limit_is_refused() -> None:
     async with join() as j:
-        answer = await j.certificate("edge-1", token=j.token(), request=b"x" * ((64 << 10) + 1))
-        assert answer.status == 413
+        token = j.token()
+        with structlog.testing.capture_logs() as logs:
+            answer = await j.certificate("edge-1", token=token, request=b"x" * ((64 << 10) + 1))
+        assert (answer.status, answer.text) == (413, "body of more than 65536 bytes is no certificate request\n")
+        refusal = next(entry for entry in logs if entry["event"] == "request refused")
+        assert (refusal["node"], refusal["reason"], token in str(logs)) == ("edge-1", "csr", False)
+        assert j.metrics.joins_refused_total.value("csr") == 1
+
+
+async def test_a_token_in_the_place_of_the_name_is_in_no_log() -> None:
+    async with join() as j:
+        signature = j.token().rpartition(".")[2]
+        with structlog.testing.capture_logs() as logs:
+            for headers in ({"NodeName": j.token()}, {"NodeName": "edge-1", "Authorization": j.token()}):
+                assert (await j.get("/edge.crt", **headers)).status in (400, 401)  # type: ignore[arg-type]
+            for path in (f"/node/{j.token()}", f"/edge.crt/{j.token()}", f"/edge.crt?token={j.token()}"):
+                assert (await j.get(path)).status in (400, 401, 404)
+        assert [entry["node"] for entry in logs if entry["event"] == "request refused"] == [None, "edge-1", None, None]
+        assert signature not in str(logs)
 
 
 async def test_peers_that_vanish_in_the_middle_of_a_body_leave_no_error_and_no_memory_behind() -> None:

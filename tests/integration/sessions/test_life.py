@@ -13,12 +13,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
+import cloudhub.sessions.server as server_module
 from cloudhub.metrics import sample
 from cloudhub.pki.ca import utc_now
 from cloudhub.sessions.connection import NodeConnection
 from cloudhub.sessions.server import SessionLimits
+from shared.wire import decode
 from tests.integration.certificates import node_context
-from tests.integration.sessions.hub import KEEPALIVE, Hub, closed, dispatch, eventually, hub, report
+from tests.integration.sessions.hub import BOUND, KEEPALIVE, Hub, closed, dispatch, eventually, hub, report
 
 
 async def test_a_node_without_keepalive_loses_its_session_and_its_socket() -> None:
@@ -111,6 +113,48 @@ async def test_a_link_that_breaks_without_a_word_ends_the_session() -> None:
         assert h.server.get("edge-1") is None
         await eventually(lambda: not h.server._connections)
         await socket.wait_closed()
+
+
+async def test_links_that_break_at_once_are_attended_to_a_few_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "SLICE", 3)
+    async with hub() as h:
+        sockets = [await h.connect(f"edge-{number}") for number in range(10)]
+        await eventually(lambda: len(list(h.server.connected())) == 10)
+        for connection in tuple(h.server._connections):
+            connection.abort()
+        most = before = 0
+        async with asyncio.timeout(BOUND):
+            while h.server._connections:
+                await asyncio.sleep(0)
+                now = len(h.heard.of("closed"))
+                most, before = max(most, now - before), now
+        assert most == 3
+        assert sorted(node for node, _ in h.heard.of("closed")) == [f"edge-{number}" for number in range(10)]
+        assert not h.server._losses
+        await asyncio.gather(*(socket.wait_closed() for socket in sockets))
+
+
+async def test_a_node_that_is_back_before_the_loss_of_its_link_was_attended_to_has_its_new_session() -> None:
+    async with hub() as h:
+        old = await h.connect("edge-1")
+        await eventually(lambda: h.server.get("edge-1"))
+        connection = h.server._registry.get("edge-1")
+        assert connection is not None
+        waiting: list[tuple[NodeConnection, str]] = []
+        attend = h.server.link_lost
+        h.server.link_lost = lambda *loss: waiting.append(loss)  # type: ignore[method-assign]
+        connection.abort()
+        await eventually(lambda: waiting)
+        assert not h.server.send("edge-1", dispatch("edge-1", "to nobody"))
+        async with h.connect("edge-1") as new:
+            await eventually(lambda: len(h.heard.of("opened")) == 2)
+            h.server.link_lost = attend  # type: ignore[method-assign]
+            attend(*waiting[0])
+            await eventually(lambda: len(h.server._connections) == 1)
+            assert h.server.send("edge-1", dispatch("edge-1", "hello"))
+            assert decode(await asyncio.wait_for(new.recv(), BOUND)).content == "hello"
+            assert h.heard.of("closed") == []
+        await old.wait_closed()
 
 
 async def test_a_peer_that_does_not_answer_a_close_is_cut_off() -> None:

@@ -7,6 +7,8 @@ import ssl
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
 from cloudhub.standalone.server import LIMITS, StandaloneAPI
 
 
@@ -46,3 +48,18 @@ async def test_many_with_the_token_are_no_flood(tmp_path: Path) -> None:
             assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         for _, writer in peers:
             writer.transport.abort()
+
+
+async def test_a_wrong_token_is_logged_without_it_and_ends_the_connection(tmp_path: Path) -> None:
+    async with StandaloneAPI(data_dir=tmp_path) as api:
+        wrong = f"{api.token[:-4]}xxxx"
+        for header, other_token in ((f"Authorization: Bearer {wrong}\r\n", True), ("", False)):
+            with structlog.testing.capture_logs() as logs:
+                stranger, writer = await connected(api, f"GET /api/v1/secrets HTTP/1.1\r\nHost: x\r\n{header}\r\n" * 3)
+                answer = await asyncio.wait_for(stranger.read(), 60)
+                writer.transport.abort()
+            assert answer.count(b"HTTP/1.1 401") == 1
+            (entry,) = [entry for entry in logs if entry["event"] == "request without the token"]
+            assert (entry["address"], entry["method"], entry["other_token"]) == ("127.0.0.1", "GET", other_token)
+            assert wrong not in str(logs)
+            assert api.token not in str(logs) + answer.decode()

@@ -171,6 +171,9 @@ class Hub:
     def ended(self, connection: NodeConnection, label: str, reason: str) -> None:
         self.heard.append(("ended", label, reason))
 
+    def link_lost(self, connection: NodeConnection, reason: str) -> None:
+        connection.attend_loss(reason)
+
     def nothing(self, connection: NodeConnection) -> None:
         pass
 

@@ -288,6 +288,13 @@ class TestTime:
             session.frame_arrived(4096, 0.0, continued=True)
         assert session.may_read(0.0)
 
+    def test_pieces_that_carry_next_to_nothing_cost_what_messages_cost(self) -> None:
+        session = rules(rate=10.0, burst=5)
+        session.frame_arrived(0, 0.0)
+        for _ in range(4):
+            session.frame_arrived(1, 0.0, continued=True)
+        assert not session.may_read(0.0)
+
 
 class SessionMachine(RuleBasedStateMachine):
     """No sequence of frames and times keeps a silent node's session, ends a living one's, or outruns the rate."""
