@@ -15,6 +15,7 @@ import asyncio
 import os
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +28,14 @@ from cloudhub.listen.admission import Admission, Ruling, address_group
 ACCEPT_BATCH: Final = 64
 """Sockets accepted in one turn of the loop."""
 START_BATCH: Final = 16
-"""Handshakes begun in one turn of the loop. All whose turn comes would otherwise go through theirs in step, a hundred
-at a time, and everything else would wait 100 to 200 ms for it, again and again while a fleet comes back."""
+"""Handshakes begun in one turn of the loop."""
+LEAST_AT_WORK: Final = 32
+LONG_TURN: Final = 0.05
+WIDEN_SECONDS: Final = 0.02
+"""Handshakes that are under way together often take their steps together, in one turn of the loop, at 1 to 2 ms each;
+everything else waits for it, again and again while a fleet comes back. After a turn of more than `LONG_TURN` seconds
+only half as many are under way at a time, down to `LEAST_AT_WORK`. With links that are slow or silent, whose steps are
+few, turns are short, and each `WIDEN_SECONDS` `START_BATCH` more may begin, up to the limits."""
 BACKLOG: Final = 4096
 
 log = structlog.get_logger(__name__)
@@ -93,6 +100,11 @@ class Acceptor:
         )
         self._starting: deque[tuple[socket.socket, str]] = deque()
         """Whose turn it is, and who have not begun."""
+        self._start_due = False
+        self._widening = False
+        self._at_work = 0
+        """Those that have begun."""
+        self._most_at_work = limits.running
         self._turns: set[asyncio.Task[None]] = set()
         self._listening: socket.socket | None = None
         self._reading = False
@@ -106,6 +118,11 @@ class Acceptor:
     @property
     def running(self) -> int:
         return self._admission.running
+
+    @property
+    def at_work(self) -> int:
+        """Of those whose turn it is, the ones that have begun."""
+        return self._at_work
 
     @property
     def waiting(self) -> int:
@@ -176,19 +193,44 @@ class Acceptor:
         self._refused("too many", address, "too many connections wait already")
 
     def _begin(self, peer: socket.socket, address: str) -> None:
-        if not self._starting:
-            asyncio.get_running_loop().call_soon(self._start_some)
         self._starting.append((peer, address))
+        self._start_soon()
+
+    def _start_soon(self) -> None:
+        if not self._starting:
+            return
+        loop = asyncio.get_running_loop()
+        if self._at_work < self._most_at_work:
+            if not self._start_due:
+                self._start_due = True
+                loop.call_soon(self._start_some)
+        elif not self._widening and self._most_at_work < self._limits.running:
+            self._widening = True
+            loop.call_later(WIDEN_SECONDS, self._widen, time.monotonic() + WIDEN_SECONDS)
+
+    def _widen(self, due: float) -> None:
+        self._widening = False
+        if time.monotonic() - due <= LONG_TURN:
+            self._most_at_work = min(self._limits.running, self._most_at_work + START_BATCH)
+        self._start_soon()
 
     def _start_some(self) -> None:
         loop = asyncio.get_running_loop()
-        for _ in range(min(START_BATCH, len(self._starting))):
+        self._start_due = False
+        for _ in range(min(START_BATCH, self._most_at_work - self._at_work, len(self._starting))):
             peer, address = self._starting.popleft()
+            self._at_work += 1
             turn = loop.create_task(self._turn(peer, address), name=f"handshake-{address}")
             self._turns.add(turn)
             turn.add_done_callback(self._turns.discard)
-        if self._starting:
-            loop.call_soon(self._start_some)
+        # Not the loop's own time, which stands still within a turn.
+        loop.call_soon(self._pace, time.monotonic())
+        self._start_soon()
+
+    def _pace(self, begun: float) -> None:
+        """One turn of the loop later."""
+        if time.monotonic() - begun > LONG_TURN:
+            self._most_at_work = min(self._limits.running, max(LEAST_AT_WORK, self._most_at_work // 2))
 
     async def _turn(self, peer: socket.socket, address: str) -> None:
         guest = self._welcome(address)
@@ -218,8 +260,10 @@ class Acceptor:
             self._leave(address)
 
     def _leave(self, address: str) -> None:
+        self._at_work -= 1
         for next_address, peer in self._admission.leave(address):
             self._begin(peer, next_address)
+        self._start_soon()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -244,6 +244,9 @@ class TaskManager:
                 await self._reconcile_all()
 
     def _job_changed(self, name: str) -> None:
+        found = self._jobs.get(name)
+        if found is not None and not found.status and not found.deleting:
+            self._scheduler.expect(found.uid)
         self._reconciling.add(name)
         self._publisher.seen(name)
 

@@ -16,13 +16,13 @@ keys out of it (`Jobs.lost_status`) it is written once more.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
+from pydantic_core import to_json
 
 from cloudhub.metrics import Metrics
 from cloudhub.store.errors import StoreUnavailable
@@ -157,8 +157,7 @@ class Publisher:
         if self._shows_progress:
             progress = self._progress(uid)
         status = project(job, entries, self._jobs.status_keys, progress)
-        text = json.dumps(status, separators=(",", ":"), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).digest()
+        digest = hashlib.sha256(to_json(status)).digest()
         written = self._written.get(uid)
         if written is None or written.digest != digest or lost:
             problem = await self._write(job, status)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -47,20 +48,41 @@ BATCH: Final = 500
 """What is done for so many nodes is done in one go, where it cannot be interrupted."""
 SLICE: Final = 100
 """Messages sent in one go; then others have a turn."""
-LEAST_SLICE: Final = 100
-"""Turns of one job in one batch, however many jobs there are: what it does alike is stored as one, and of a hundred
-small jobs the first ends are written while the last jobs are sent."""
+LEAST_SLICE: Final = 20
+"""Turns of one job in one batch, however many jobs there are: each batch is a query and a commit."""
 MOST_JOBS: Final = 100
 """Jobs of one batch; the others have their turns in the next."""
 LOOK_AHEAD: Final = 20
 """Turns of one job in one batch, however little room it has: nodes that are not connected take none."""
 LOOKS: Final = 8
 """At nodes that have connected, between two ticks."""
+GATHER_SECONDS: Final = 0.1
+"""How long the turns of a new job, the only one that has any, wait for others that come with it."""
+ADMISSION_SECONDS: Final = 1.0
+"""How long at most, while others still come or are being admitted; a hundred of a hundred nodes take half of it."""
 TICK_SECONDS: Final = 1.0
 RETURN_SECONDS: Final = 60.0
 """EdgeCore comes back 30 to 55 s after it lost its hub."""
 _STEPS: Final = frozenset({TaskEvent.CHECK_SUCCEEDED, TaskEvent.PART_PULLED})
 """After these an EdgeCore may have to be asked for what comes next."""
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """Jobs that come together; times are of the event loop."""
+
+    since: float
+    last: float = 0.0
+    expected: set[str] = field(default_factory=set)
+    """Those that are not admitted yet."""
+
+    def expect(self, uid: str, now: float) -> None:
+        self.last = now
+        self.expected.add(uid)
+
+    def is_over(self, now: float) -> bool:
+        all_there = not self.expected and now - self.last >= GATHER_SECONDS
+        return all_there or now - self.since >= ADMISSION_SECONDS
 
 
 class Scheduler:
@@ -99,6 +121,7 @@ class Scheduler:
         """Those that are being looked at."""
         self._looks = LOOKS
         """At nodes that connected, until the next tick; see `_resume`."""
+        self._gathering: _Gathering | None = None
         self._unready: dict[str, set[str]] = {}
         """By job: nodes that connected before the job's credentials were read."""
         self._prolonged: set[str] = set()
@@ -128,6 +151,9 @@ class Scheduler:
                 self._note_step(outcome)
         for removed in commit.removed:
             self._cancel_removed(removed)
+        if self._gathering is not None:
+            # Some are refused at once.
+            self._gathering.expected.difference_update(job.uid for job in commit.jobs.values() if job.finished)
         self._wake.set()
 
     def _note_step(self, outcome: Outcome) -> None:
@@ -139,8 +165,25 @@ class Scheduler:
         if outcome.change.event is TaskEvent.PART_PULLED or not self.stock.goes_on_by_itself(node):
             self._steps.append(outcome)
 
+    def expect(self, uid: str) -> None:
+        """A job is about to be admitted. Jobs that come together have their turns together: else the first of a hundred
+        would have all of theirs before the last had one. Where turns are being taken it joins in anyway."""
+        loop = asyncio.get_running_loop()
+        if self._gathering is None and not any(live.room for live in self._live):
+            self._gathering = _Gathering(loop.time())
+        if self._gathering is not None:
+            self._gathering.expect(uid, loop.time())
+            loop.call_later(GATHER_SECONDS, self._wake.set)
+
+    def _gathers(self) -> bool:
+        if self._gathering is not None and self._gathering.is_over(asyncio.get_running_loop().time()):
+            self._gathering = None
+        return self._gathering is not None
+
     def ready(self, uid: str) -> None:
         """The job was admitted, or its credentials have been read."""
+        if self._gathering is not None:
+            self._gathering.expected.discard(uid)
         for node in self._unready.pop(uid, ()):
             self._returned[node] = None
         self._wake.set()
@@ -361,16 +404,18 @@ class Scheduler:
     async def _take_turns(self) -> bool:
         """One batch. False when there is nothing to do."""
         rooms = [live for live in self._live if live.room]
-        if not rooms:
+        if not rooms or self._gathers():
             return False
         most = min(max(LEAST_SLICE, TURNS // len(rooms)), max(LOOK_AHEAD, *(2 * live.room for live in rooms)))
         changes: list[TaskChange] = []
+        # One time for all: what is alike is written as one.
+        now = self._clock.time()
         while rooms and not changes:
             taken = _fill_batch(rooms, most)
             del rooms[: len(taken)]
             pending = await self._store.next_pending([live.job.uid for live in taken], most)
             for live in taken:
-                changes += self._turns_of(live, pending.get(live.job.uid, ()))
+                changes += self._turns_of(live, pending.get(live.job.uid, ()), now)
                 self._live.move_to_end(live.job.uid)
                 if len(changes) >= TURNS:
                     break
@@ -379,11 +424,9 @@ class Scheduler:
         await self._send_dispatched(await self._store.apply(changes))
         return True
 
-    def _turns_of(self, live: LiveJob, nodes: Iterable[str]) -> list[TaskChange]:
+    def _turns_of(self, live: LiveJob, nodes: Iterable[str], now: float) -> list[TaskChange]:
         changes: list[TaskChange] = []
         room = live.room
-        # One time for all: what is alike is written as one.
-        now = self._clock.time()
         for node in nodes:
             if room == 0:
                 break

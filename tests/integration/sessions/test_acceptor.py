@@ -7,7 +7,11 @@ import contextlib
 import socket
 from collections import Counter
 
+import pytest
+
+from cloudhub.listen import acceptor as listening
 from cloudhub.listen.acceptor import AcceptLimits, Acceptor
+from tests.e2e.processes import eventually
 from tests.integration.certificates import mtls_context, new_ca
 
 PEERS = 90
@@ -80,6 +84,32 @@ async def test_of_many_that_come_at_once_only_a_few_begin_in_one_turn_of_the_loo
             await begun.all.wait()
         assert max(begun.in_turn.values()) <= A_FEW
         assert acceptor.running == PEERS
+        await acceptor.stop()
+    begun.end()
+
+
+async def test_while_turns_are_long_few_are_under_way_and_then_silent_ones_keep_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listening, "LONG_TURN", -1.0)  # every turn is
+    begun = _Begun()
+    acceptor = _acceptor(begun)
+    acceptor.start()
+    with contextlib.ExitStack() as peers:
+        knocking = _knock(acceptor, peers)
+        for peer in knocking[: PEERS // 2]:
+            # Some go, others take their place: with each of them it is looked anew at how many may be under way.
+            peer.close()
+
+        async def all_but_some_have_begun() -> bool:
+            return begun.in_turn.total() == PEERS // 2 + listening.LEAST_AT_WORK and acceptor.running == PEERS // 2
+
+        await eventually("all but some have begun", all_but_some_have_begun)
+        assert acceptor.at_work == listening.LEAST_AT_WORK
+        monkeypatch.setattr(listening, "LONG_TURN", 3600.0)
+        async with asyncio.timeout(60):
+            await begun.all.wait()
+        assert acceptor.at_work == acceptor.running == PEERS // 2
         await acceptor.stop()
     begun.end()
 

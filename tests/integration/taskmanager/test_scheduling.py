@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloudhub.taskmanager import scheduler
+from cloudhub.taskmanager.ports import Unavailable
 from tests.integration.taskmanager.world import OURS, STOCK, Asked, FakeNode, World, open_world
 
 
@@ -280,3 +281,51 @@ async def test_two_jobs_at_once_on_the_same_nodes(world: World) -> None:
     await world.until_state("Successful", "one")
     await world.until_state("Successful", "two")
     assert all(Counter(asked.job for asked in world.asked(name)) == {"one": 1, "two": 1} for name in names)
+
+
+async def test_jobs_that_come_together_have_their_turns_together(world: World) -> None:
+    """The first is not done with its turns before the last has had one."""
+    jobs = {f"job-{number}": [f"n{number}-{node}" for node in range(100)] for number in range(12)}
+    observer = Observer(world)
+    for name, nodes in jobs.items():
+        world.nodes.add(*nodes)
+        world.sessions.connect(*nodes, behaviour=observer.work)
+        world.job(name, nodes=nodes, concurrency=len(nodes))
+        # A moment between them, as an API server takes it.
+        await asyncio.sleep(0.01)
+    for name in jobs:
+        await world.until_state("Successful", name)
+    first = {name: next(at for at, (job, _) in enumerate(observer.order) if job == name) for name in jobs}
+    last = {name: max(at for at, (job, _) in enumerate(observer.order) if job == name) for name in jobs}
+    assert max(first.values()) < min(last.values())
+
+
+async def test_a_job_that_is_refused_keeps_those_that_came_with_it_no_longer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without end, if they waited for it.
+    monkeypatch.setattr(scheduler, "ADMISSION_SECONDS", 3600.0)
+    world.nodes.add("n")
+    world.sessions.connect("n", behaviour=world.sessions.obey)
+    world.job("wrong", images=[], nodes=["n"])
+    world.job("sound", nodes=["n"])
+    await world.until_state("Successful", "sound")
+    assert world.status("wrong")["state"] == "Failed"
+
+
+async def test_a_job_that_cannot_be_admitted_yet_does_not_hold_up_the_others_for_long(world: World) -> None:
+    world.nodes.add("n")
+    world.sessions.connect("n", behaviour=world.sessions.obey)
+    world.secrets.problem = Unavailable("away")
+    world.job("later", nodes=["n"], imageSecrets="default/pull")
+    world.job("now", nodes=["n"])
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            world.clock.advance(1.0)
+
+    ticking = asyncio.create_task(tick())
+    await world.until_state("Successful", "now")
+    ticking.cancel()
+    assert not world.status("later")
