@@ -5,8 +5,8 @@ is the event loop's thread: the driver gives the interpreter's lock away at ever
 under load it waits milliseconds to get it back; thousands of rows a second are only possible when a batch is one step
 of the database. It also spares the work of binding a dozen values a row.
 
-Of the rows of a batch most change in the same way, for all nodes do the same: then the new values are parameters and
-the JSON text has little more than the names (`update_alike`), which takes half of what `UPDATE_TASKS` does.
+Of the rows of a batch most change in the same way, for all nodes of a job do the same: then the new values are
+parameters and the JSON text has the nodes' names alone (`update_alike`), which takes half of what `UPDATE_TASKS` does.
 
 Only `_rows`, `_at`, `_list` and `_unsearched` are SQLite's; PostgreSQL has the first three under other names and needs
 no fourth.
@@ -181,29 +181,21 @@ UPDATE_TASKS: Final = (
     )
 )
 
-TASK_FIXED: Final = ("state", "attempt", "event", "action", "reason")
-"""Columns that every change of a task sets, beside the time of the change."""
-CHECKED_NOW: Final = "checked_now"
-"""Among the others of `update_alike`: ``checked_at`` is the time of the change."""
+TASK_FIXED: Final = ("state", "attempt", "event", "action", "reason", "changed_at")
+"""Columns that every change of a task sets."""
 
 
 @cache
 def update_alike(others: tuple[str, ...]) -> Update:
-    """Sets `TASK_FIXED` and these other columns of many tasks, which all had the same state and attempt; with the same
-    guard as above. A row is the job, the node and the time of the change: nodes that do the same do not do it at once.
-    A column that is not set costs no write of its index."""
-    values: dict[str, ColumnElement[Any]] = {
-        name: bindparam(f"new_{name}") for name in (*TASK_FIXED, *others) if name != CHECKED_NOW
-    }
-    if CHECKED_NOW in others:
-        values["checked_at"] = _at(_given, 2)
+    """Sets `TASK_FIXED` and these other columns of many nodes of one job, which all had the same state and attempt;
+    with the same guard as above. A column that is not set costs no write of its index."""
     return (
         update(node_tasks)
-        .values(changed_at=_at(_given, 2), **values)
+        .values({name: bindparam(f"new_{name}") for name in (*TASK_FIXED, *others)})
         .where(
             and_(
-                node_tasks.c.job_uid == _at(_given, 0),
-                node_tasks.c.node == _at(_given, 1),
+                node_tasks.c.job_uid == bindparam("of_job", type_=Text),
+                node_tasks.c.node.in_(select(_names.c.value)),
                 _unsearched(node_tasks.c.state) == bindparam("old_state", type_=Text),
                 _unsearched(node_tasks.c.attempt) == bindparam("old_attempt"),
             )

@@ -312,20 +312,20 @@ def _write_tasks(connection: Connection, changed: Sequence[tuple[_Read, TaskRow]
         if len(same) < LEAST_ALIKE:
             single += same
         else:
-            written += _write_alike(connection, likeness, [row for _, row in same])
+            written += _write_alike(connection, likeness, [row.node for _, row in same])
     if single:
         written += _write_each(connection, single)
     if written != len(changed):
         raise _LostRow("node_tasks")
 
 
-_Likeness = tuple[str, int, tuple[object, ...], tuple[str, ...], tuple[object, ...]]
-"""State and attempt that were decided upon; the values of `statements.TASK_FIXED`; which other columns change, and to
-what."""
+_Likeness = tuple[str, str, int, tuple[object, ...], tuple[str, ...], tuple[object, ...]]
+"""The job; state and attempt that were decided upon; the values of `statements.TASK_FIXED`; which other columns change,
+and to what."""
 
 
 def _likeness(was: _Read, row: TaskRow) -> _Likeness:
-    fixed = row.state, row.attempt, row.event, row.action, row.reason
+    fixed = row.state, row.attempt, row.event, row.action, row.reason, row.changed_at
     others: tuple[str, ...] = ()
     values: tuple[object, ...] = ()
     if row.wait_deadline != was[4]:
@@ -335,24 +335,18 @@ def _likeness(was: _Read, row: TaskRow) -> _Likeness:
     if row.images != was[6]:
         others, values = (*others, "images"), (*values, row.images)
     if row.checked_at != was[7]:
-        if row.checked_at == row.changed_at:
-            others, values = (*others, sql.CHECKED_NOW), (*values, None)
-        else:
-            others, values = (*others, "checked_at"), (*values, row.checked_at)
-    return was[2], was[3], fixed, others, values
+        others, values = (*others, "checked_at"), (*values, row.checked_at)
+    return row.job_uid, was[2], was[3], fixed, others, values
 
 
-def _write_alike(connection: Connection, likeness: _Likeness, rows: Sequence[TaskRow]) -> int:
-    state, attempt, fixed, others, values = likeness
-    new = {
-        f"new_{name}": value
-        for name, value in zip((*sql.TASK_FIXED, *others), (*fixed, *values), strict=True)
-        if name != sql.CHECKED_NOW
-    }
+def _write_alike(connection: Connection, likeness: _Likeness, nodes: Sequence[str]) -> int:
+    uid, state, attempt, fixed, others, values = likeness
+    new = {f"new_{name}": value for name, value in zip((*sql.TASK_FIXED, *others), (*fixed, *values), strict=True)}
     return execute(
         connection,
         sql.update_alike(others),
-        rows=json.dumps([(row.job_uid, row.node, row.changed_at) for row in rows]),
+        of_job=uid,
+        names=json.dumps(nodes),
         old_state=state,
         old_attempt=attempt,
         **new,
