@@ -195,7 +195,7 @@ async def test_a_node_that_goes_between_commit_and_send_waits_for_its_return(wor
 
     async def apply(changes: object) -> object:
         outcomes = await original(changes)  # type: ignore[arg-type]
-        if "a" in world.sessions.live:
+        if changes and "a" in world.sessions.live:
             world.sessions.disconnect("a")
         return outcomes
 
