@@ -229,14 +229,13 @@ class NodeConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
-        # TLS keeps hold of this object's methods: without this, the two would be left to the garbage collector.
-        self._transport = None
         self._settle_handshake()
         self._break("connection lost" if exc is None else f"connection lost: {type(exc).__name__}")
 
     def _break(self, reason: str) -> None:
         """Only what cannot wait: when ten thousand links break at once, uvloop tells of all of them in one turn of the
-        loop. The owner goes on with `attend_loss`, of a few in each turn."""
+        loop. The owner goes on with `attend_loss`, of a few in each turn; TLS is kept until then, for to free it takes
+        longer than all the rest."""
         self.is_open = False
         self._held = b""
         self._owner.link_lost(self, reason)
@@ -248,6 +247,8 @@ class NodeConnection(asyncio.BufferedProtocol):
             self._end_rules()
             self._end("lost", reason)
         if self._lost:
+            # TLS keeps hold of this object's methods: without this, the two would be left to the garbage collector.
+            self._transport = None
             self._owner.lost(self)
 
     def pause_writing(self) -> None:
