@@ -223,20 +223,22 @@ class NodeConnection(asyncio.BufferedProtocol):
                 self._stop_reading()
 
     def eof_received(self) -> bool:
-        self._ws.receive_eof()
-        self._after_feed()
+        """Like a link that is lost: who leaves in order says so by a close frame. TLS closes it, sooner or later."""
+        self._break("connection lost")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Only what cannot wait: when ten thousand links break at once, uvloop tells of all of them in one turn of the
-        loop. The owner goes on with `attend_loss`, of a few in each turn."""
         self._lost = True
-        self.is_open = False
-        # TLS keeps hold of this object's methods: without this, the two would be left to the garbage collector.
-        self._transport = None
-        self._held = b""
         self._settle_handshake()
-        self._owner.link_lost(self, "connection lost" if exc is None else f"connection lost: {type(exc).__name__}")
+        self._break("connection lost" if exc is None else f"connection lost: {type(exc).__name__}")
+
+    def _break(self, reason: str) -> None:
+        """Only what cannot wait: when ten thousand links break at once, uvloop tells of all of them in one turn of the
+        loop. The owner goes on with `attend_loss`, of a few in each turn; TLS is kept until then, for to free it takes
+        longer than all the rest."""
+        self.is_open = False
+        self._held = b""
+        self._owner.link_lost(self, reason)
 
     def attend_loss(self, reason: str) -> None:
         self._ws.receive_eof()
@@ -244,7 +246,10 @@ class NodeConnection(asyncio.BufferedProtocol):
         if self._rules is not None:
             self._end_rules()
             self._end("lost", reason)
-        self._owner.lost(self)
+        if self._lost:
+            # TLS keeps hold of this object's methods: without this, the two would be left to the garbage collector.
+            self._transport = None
+            self._owner.lost(self)
 
     def pause_writing(self) -> None:
         self._write_paused = True

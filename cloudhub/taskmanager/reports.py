@@ -56,6 +56,8 @@ _log = structlog.get_logger(__name__)
 
 MAX_HELD: Final = 64
 """Reports of one node that wait for the store. Twice what a node may have in flight at a time by default."""
+MAX_HELD_TEXT: Final = 1 << 20
+"""Characters of the reasons in them: as much as one message has room for."""
 
 MALFORMED: Final = "malformed"
 FOREIGN_NODE: Final = "foreign_node"
@@ -80,6 +82,8 @@ class _Received:
     message_id: str
     resource: str
     change: TaskChange
+    text: int = 0
+    """How long its reasons are, while it is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +274,12 @@ class Reports:
             self._sessions.send(change.node, message)
 
     def _hold(self, node: str, received: _Received) -> None:
+        change = received.change
         held = self._held.setdefault(node, {})
-        key = (received.change.job_uid, received.change.event)
-        if key not in held and len(held) >= MAX_HELD:
+        key = (change.job_uid, change.event)
+        received.text = len(change.reason) + sum(len(why) for _, _, why in change.images)
+        others = sum(other.text for found, other in held.items() if found != key)
+        if (key not in held and len(held) >= MAX_HELD) or others + received.text > MAX_HELD_TEXT:
             self._refuse(node, OVERFLOW, job=received.job)
             return
         held[key] = received

@@ -86,6 +86,7 @@ class Hub:
             compression=None,
             proxy=None,
             ping_interval=None,
+            open_timeout=BOUND,
             # A client of which a test has made a bad reader cannot see the hub's answer to its close.
             close_timeout=0.3,
             max_size=MAX_FRAME_BYTES,

@@ -221,3 +221,18 @@ async def test_what_a_node_can_make_the_hub_hold_is_bounded(world: World, monkey
     assert world.metrics.refusals_total.value("store_unavailable") == 7
     trouble.end()
     await world.until(lambda: len(world.sessions.node("a").acknowledged) == 3)
+
+
+async def test_what_is_held_of_a_node_is_bounded_in_text_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "MAX_HELD_TEXT", 10_000)
+    world.sessions.connect("a")
+    trouble = _Trouble(world)
+    for number in range(5):
+        await world.sessions.report(
+            "a", "job", action="Pull", succ=False, uid=f"u{number}", attempt=1, reason="x" * 4000
+        )
+    # In the place of one that is held.
+    await world.sessions.report("a", "job", action="Pull", succ=False, uid="u0", attempt=1, reason="y" * 4000)
+    assert world.metrics.refusals_total.value("store_unavailable") == 3
+    trouble.end()
+    await world.until(lambda: len(world.sessions.node("a").acknowledged) == 2)
