@@ -23,7 +23,7 @@ from pathlib import Path
 import structlog
 
 from tests.fuzz import all_targets
-from tests.fuzz.run import Broken, run_longer
+from tests.fuzz.run import Broken, run_target
 from tests.fuzz.target import Target, check
 
 
@@ -50,10 +50,10 @@ def _run(target: Target, options: argparse.Namespace) -> bool:
         return False
     started = time.monotonic()
     try:
-        runs = run_longer(
+        runs = run_target(
             target,
             examples=max(20, options.examples // target.cost),
-            seconds=60 * options.minutes,
+            seconds=max(1.0, 60 * options.minutes),
             number=options.seed,
         )
     except Broken as broken:

@@ -6,10 +6,11 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 from types import FrameType
-from typing import Final
+from typing import Final, overload
 
 MARKER: Final = "S3cr3tM4rk3r"
 """Stands in the samples wherever a secret would; no error may repeat it."""
@@ -38,6 +39,23 @@ class Target:
     documents: bool = True
     make: Callable[[Random], bytes] | None = None
     cost: int = 1
+
+
+class Lazily(Sequence[bytes]):
+    """Samples that are made when they are needed: for them a part of a program has to run."""
+
+    def __init__(self, make: Callable[[], Sequence[bytes]]) -> None:
+        self._made = cache(make)
+
+    def __len__(self) -> int:
+        return len(self._made())
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
+        return self._made()[at]
 
 
 class BrokenPromise(AssertionError):

@@ -29,6 +29,6 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("target", all_targets(), ids=lambda target: target.name)
 def test_what_no_honest_peer_sends_is_taken_or_refused_in_clear_words(target: Target) -> None:
-    runs = run_target(target, examples=max(10, EXAMPLES // target.cost))
+    runs = run_target(target, examples=max(10, EXAMPLES // target.cost), number=1)
     assert runs.taken > 0 or target.name in SEVERAL
     assert runs.refused > 0 or not target.errors or target.name in HEALS
