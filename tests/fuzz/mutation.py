@@ -39,8 +39,16 @@ ODD: Final[tuple[Any, ...]] = (
 )  # fmt: skip
 
 
+MAX_INPUT: Final = 1 << 20
+"""Bytes. Whoever reads from a peer reads less; what is read without a bound, this does not show."""
+
+
 def made(random: Random, target: Target) -> bytes:
     """Its samples wronged as documents and as bytes, what it makes itself, and now and then just bytes."""
+    return _made(random, target)[:MAX_INPUT]
+
+
+def _made(random: Random, target: Target) -> bytes:
     if target.make is not None and random.randrange(2):
         return target.make(random)
     kind = random.randrange(4)

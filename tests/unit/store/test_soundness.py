@@ -71,6 +71,11 @@ def _by_hand(path: Path) -> Iterator[sqlite3.Connection]:
         database.commit()
 
 
+def _schema(right: str, wrong: str) -> str:
+    right, wrong = (text.replace("'", "''") for text in (right, wrong))
+    return f"UPDATE sqlite_master SET sql = replace(sql, '{right}', '{wrong}') WHERE type = 'table'"
+
+
 @pytest.mark.parametrize(
     ("schema", "spoil", "words"),
     [
@@ -92,6 +97,17 @@ def _by_hand(path: Path) -> Iterator[sqlite3.Connection]:
         ("queue", "UPDATE node_tasks SET images = '[[\"a\", true]]'", "column images of node_tasks does not hold"),
         ("queue", "UPDATE node_tasks SET images = '{}'", "column images of node_tasks does not hold"),
         ("queue", "ALTER TABLE node_tasks RENAME COLUMN images TO imagef", "table node_tasks lacks column images"),
+        (
+            "queue",
+            _schema("'Failure'", "'Failuse'"),
+            "constraint ck_jobs_action of jobs is another than this program made",
+        ),
+        ("queue", _schema("CASCADE", "RESTRICT"), "a foreign key of node_tasks is another than this program made"),
+        (
+            "queue",
+            _schema("reason TEXT DEFAULT '' NOT NULL", "reason TEXT DEFAULT ''"),
+            "column reason of jobs is another",
+        ),
         ("queue", "DROP TABLE node_tasks", "table node_tasks lacks column job_uid"),
         ("objects", f"UPDATE objects SET body = CAST('{SECRET}{{' AS BLOB)", "column body of objects does not hold"),
         ("objects", "UPDATE objects SET body = '{}'", "column body of objects does not hold"),
