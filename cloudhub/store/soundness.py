@@ -123,6 +123,9 @@ def _text_rule(column: Column[Any]) -> str:
     kind, width, letters = (column.info.get(key) for key in ("json", "width", "letters"))
     if letters is not None:
         return f"{column.name} NOT GLOB '*[^{letters}]*'"
+    if column.info.get("decimal"):
+        name = column.name
+        return f"{name} GLOB '*[0-9]*' AND {name} NOT GLOB '*[^0-9.]*' AND {name} NOT GLOB '*.*.*'"
     if kind is None:
         return "1"
     # As text: a blob would be taken for SQLite's own binary JSON.

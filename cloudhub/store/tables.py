@@ -52,7 +52,7 @@ jobs = Table(
     # The validated spec as JSON text; the three fields that may be edited have columns of their own.
     Column("spec", Text, nullable=False, info={"json": "object"}),
     Column("concurrency", Integer, nullable=False),
-    Column("failure_tolerate", Text, nullable=False),
+    Column("failure_tolerate", Text, nullable=False, info={"decimal": True}),
     Column("timeout_seconds", Integer, nullable=False),
     Column("state", Text, nullable=False),
     Column("event", Text),

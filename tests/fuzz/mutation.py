@@ -10,7 +10,8 @@ choosing an input with hypothesis does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -81,6 +82,20 @@ def wronged(random: Random, samples: Sequence[bytes]) -> bytes:
     if random.randrange(10) == 0:
         text = _doubled_key(text)
     return text.encode("utf-8", "surrogatepass")
+
+
+def one_wrong_each(random: Random, samples: Sequence[bytes], *, most: int) -> Iterator[tuple[bytes, list[str]]]:
+    """Documents with one value wrong, and the keys that lead to it; so many, from all over the samples."""
+    places = [
+        (document, path) for document in map(json.loads, samples) for path, _ in _places(document) if path
+    ]  # fmt: skip
+    for document, path in random.sample(places, min(most, len(places))):
+        wrong = _at(document, path, partial(_put, value=random.choice(ODD)))
+        yield json.dumps(wrong).encode(), [str(key) for key in path if isinstance(key, str)]
+
+
+def _put(holder: Any, key: Any, *, value: Any) -> None:
+    holder[key] = value
 
 
 def _change(random: Random, document: Any) -> Any:

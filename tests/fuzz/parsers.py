@@ -55,6 +55,7 @@ from shared.wire import (
 from tests.fuzz.der import changed_and_signed
 from tests.fuzz.mutation import wronged
 from tests.fuzz.target import MARKER, Feed, Target, pure
+from tests.fuzz.yamltext import wronged_yaml
 from tests.integration.certificates import csr, node_subject
 from tests.unit.runtime_oci.images import image, index
 
@@ -123,7 +124,9 @@ FROM_HUB: Final = (
 
 def _message(data: bytes) -> None:
     read = decode(data)
-    assert decode(encode(read)) == read
+    # What is no number becomes null, and stays so.
+    written = encode(read)
+    assert encode(decode(written)) == written
     parse_task_resource(read.route.resource)
 
 
@@ -390,7 +393,8 @@ TARGETS: Final = (
     ),
     Target(name="job-spec", open=pure(_spec), samples=SPECS, errors=(InvalidSpec,)),
     Target(name="api-json", open=pure(_body("application/json")), samples=SPECS, errors=(InvalidBody,)),
-    Target(name="api-yaml", open=pure(_body("application/yaml")), samples=SPECS, errors=(InvalidBody,)),
+    Target(name="api-yaml", open=pure(_body("application/yaml")), samples=SPECS, errors=(InvalidBody,),
+           make=partial(wronged_yaml, samples=SPECS)),
     Target(
         name="token", open=pure(_token), samples=(f"Bearer {TOKEN.split('.', 1)[1]}".encode(),), errors=(Refused,),
         documents=False, make=_signed_token,
@@ -409,11 +413,11 @@ TARGETS: Final = (
     ),
     Target(
         name="cloudcore.yaml", open=lambda: _file(hub_config.load_config), samples=HUB_CONFIGS,
-        errors=(HubConfigError,), cost=20,
+        errors=(HubConfigError,), cost=20, make=partial(wronged_yaml, samples=HUB_CONFIGS),
     ),
     Target(
         name="edgecore.yaml", open=lambda: _file(agent_config.load_config), samples=AGENT_CONFIGS,
-        errors=(AgentConfigError,), cost=10,
+        errors=(AgentConfigError,), cost=10, make=partial(wronged_yaml, samples=AGENT_CONFIGS),
     ),
     Target(name="manifest", open=pure(_manifest), samples=MANIFESTS, errors=(InvalidImage,)),
     Target(
