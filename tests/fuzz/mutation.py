@@ -102,7 +102,7 @@ def _change(random: Random, document: Any) -> Any:
     """One thing in it changed, at any depth."""
     places = [((), document), *_places(document)]
     path, value = random.choice(places)
-    kind = random.choice(("odd", "odd", "odd", "drop", "rename", "wrap", "repeat", "case", "text", "add"))
+    kind = random.choice(("odd", "odd", "odd", "drop", "rename", "wrap", "repeat", "case", "text", "add", "bend"))
     if not path:
         return random.choice(ODD) if kind == "odd" and random.randrange(2) else document
     return _at(document, path, lambda holder, key: _apply(random, kind, holder, key, value))
@@ -118,6 +118,8 @@ def _apply(random: Random, kind: str, holder: Any, key: Any, value: Any) -> None
         holder[key] = random.choice(([value], {"a": value}, [value, value], str(value), {str(key): value}))
     elif kind == "repeat" and isinstance(holder, list):
         holder += [value] * random.choice((1, 20, 1200))
+    elif kind == "bend" and isinstance(value, str):
+        holder[key] = damaged(random, (value.encode("utf-8", "surrogatepass"),)).decode("utf-8", "replace")
     elif kind == "text":
         holder[key] = letters(random)
     elif kind == "add" and isinstance(holder, dict):

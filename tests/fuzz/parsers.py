@@ -256,6 +256,11 @@ _HEADS: Final = tuple(
 _CLAIMS: Final = (
     dump({"exp": int(_NOW.timestamp()) + 60, "issued": 1.5, "node": "edge-1"}),
     dump({"exp": int(_NOW.timestamp()) + 60}),
+    dump({"exp": int(_NOW.timestamp()) + 60, "node": "edge-2"}),
+    dump({"exp": int(_NOW.timestamp()) + 60, "node": ["edge-1"]}),
+    b'{"exp": NaN}',
+    b'{"exp": true}',
+    b'{"exp": "99999999999"}',
     dump({"exp": int(_NOW.timestamp()) - 60, "nbf": 1, "iat": 2, "aud": "a", "iss": "b", "sub": "c", "jti": "d"}),
 )
 

@@ -52,11 +52,10 @@ def run_target(target: Target, *, examples: int, number: int, seconds: float = 0
     end = time.monotonic() + seconds
     warm = 0
     with target.open() as feed, bounded_memory(target), _bounded_wait(target, seconds) as wait_anew:
-        for sample in target.samples:
-            runs.count(check(target, feed, sample))
+        samples = iter(target.samples)
         while runs.total < examples or time.monotonic() < end:
             wait_anew()
-            data = made(random, target)
+            data = next(samples, None) or made(random, target)
             try:
                 runs.count(check(target, feed, data))
             except Exception as error:

@@ -71,10 +71,12 @@ _CONFIG, _FIRST, _SECOND = _IMAGE.id, *_IMAGE.layers
 
 
 def _answer(body: bytes, status: int = 200, **headers: str) -> dict[str, Any]:
-    """``length``: what Content-Length says, null for what it is; ``cut``: bytes after which the link breaks."""
+    """``length``: what Content-Length says, null for what it is; ``cut``: bytes after which the link breaks. A body of
+    JSON stands there as what it is, and is changed as such."""
+    document = {"json": from_json(body)} if body[:1] == b"{" else {"body": body.decode("latin-1")}
     return {
         "status": status, "headers": {name.replace("_", "-"): value for name, value in headers.items()},
-        "body": body.decode("latin-1"), "length": None, "cut": None, "chunks": False,
+        "length": None, "cut": None, "chunks": False, **document,
     }  # fmt: skip
 
 
@@ -92,6 +94,7 @@ REGISTRIES: Final = (
     dump(REGISTRY),
     dump({**REGISTRY, "second": {**_answer(_IMAGE.blobs[_SECOND]), "cut": 3000}}),
     dump({**REGISTRY, "tag": _answer(_IMAGE.content, Content_Type=_IMAGE.media_type), "manifest": _answer(b"", 404)}),
+    dump({**REGISTRY, "tag": _answer(_INDEX.content)}),
 )
 
 
@@ -128,7 +131,9 @@ class _Registry:
     def _bytes(self, answer: Any, head: str) -> bytes:
         if not isinstance(answer, dict):
             answer = _answer(b"", 404)
-        body = str(answer.get("body", "")).encode("latin-1", "replace")
+        said = answer.get("body")
+        # As the sample's images are written.
+        body = dump(answer.get("json")) if said is None else str(said).encode("latin-1", "replace")
         found = answer.get("headers")
         headers = {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
         if answer.get("chunks"):

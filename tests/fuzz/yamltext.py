@@ -17,7 +17,8 @@ _BOMB: Final = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 _VALUES: Final = (
     "!!python/object/apply:os.system [ls]", "!!binary aGk=", "!!set {a, b}", "!!omap [a: 1]", "!!timestamp 2026-01-01",
     "!!int x", "!!float .nan", "!!null x", "!x y", "&a *a", "*nobody", "&a [*a]", "&a {b: *a}", "<<: *x", "{<<: [1]}",
-    "2026-01-01", "0o17", "0x1F", "1_000", "12:30:45", ".inf", "-.INF", ".NaN", "yes", "~", "? [a, b]", "? {a: b}\n: c",
+    "2026-01-01", "2026-13-99", "0o17", "0x1F", "1_000", "12:30:45", ".inf", "-.INF", ".NaN", "yes", "~", "? [a, b]",
+    "? {a: b}\n: c",
     "|\n  text", ">-\n  text", "'unclosed", '"\\x00"', '"\\uD800"', "{a: b", "[[[", "\t- a", "- a\n b", "%TAG ! x", "@",
     "`", "a: b: c", "#", "--- a", "...", "[" * 3000, "{a: " * 1500, "- " * 3000, "&x " * 50, "9" * 5000,
     "1e999", "1.e+3",
