@@ -305,7 +305,7 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         raise StoreError(f"{path} cannot be read: {words_of(error)}") from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        text = f"{path} is damaged or no SQLite database ({error}); restore it or move it away"
+        text = f"{path} is damaged or no SQLite database ({words_of(error)}); restore it or move it away"
         raise CorruptDatabase(text) from error
 
 

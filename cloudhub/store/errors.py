@@ -50,4 +50,5 @@ def words_of(error: Exception) -> str:
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("Could not decode"):
         return "a text in it is no UTF-8"  # the driver repeats that text, which may be a Secret's
-    return str(cause)[:200] or type(cause).__name__
+    # In one line, and short: of a damaged schema the driver repeats all that is left.
+    return " ".join(str(cause).split())[:200] or type(cause).__name__

@@ -285,7 +285,8 @@ def _text(error: BaseException) -> str:
         return "a text in it is no UTF-8"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return str(error)
+    # Of a damaged schema the driver repeats all that is left.
+    return " ".join(str(error).split())[:200]
 
 
 def _entry(row: sqlite3.Row) -> Entry:

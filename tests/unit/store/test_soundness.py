@@ -134,6 +134,17 @@ async def test_what_cannot_be_there_is_told_by_its_place(
     assert _read(path) == before
 
 
+async def test_of_a_damaged_schema_not_all_is_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    await _made(path, "queue")
+    with _by_hand(path) as database:
+        database.execute(_schema("created_at DOUBLE", '"reated_at DOUBLE'))
+    with pytest.raises(CorruptDatabase, match="malformed database schema") as told:
+        await open_database(path, "queue")
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 350 + len(str(path))
+
+
 async def test_the_revision_of_the_objects_is_missed(tmp_path: Path) -> None:
     path = tmp_path / "objects.db"
     await _made(path, "objects")
