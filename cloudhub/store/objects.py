@@ -67,6 +67,13 @@ revisions = Table(
     Column("last", BigInteger, nullable=False),
     CheckConstraint("id = 1", name="single_row"),
     CheckConstraint("last >= 0", name="last_not_negative"),
+    info={
+        "odd": {
+            "an object is of a later revision than was given": (
+                "SELECT 1 FROM revisions WHERE last < (SELECT max(revision) FROM objects) LIMIT 1"
+            )
+        }
+    },
 )
 
 

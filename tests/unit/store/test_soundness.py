@@ -113,6 +113,7 @@ def _schema(right: str, wrong: str) -> str:
         ),
         ("queue", "DROP TABLE node_tasks", "table node_tasks lacks column job_uid"),
         ("objects", f"UPDATE objects SET body = CAST('{SECRET}{{' AS BLOB)", "column body of objects does not hold"),
+        ("objects", "UPDATE revisions SET last = 0", "an object is of a later revision than was given"),
         ("objects", "UPDATE objects SET body = '{}'", "column body of objects does not hold"),
         ("revocations", "UPDATE certificates SET serial = 'xyz'", "column serial of certificates does not hold"),
         ("revocations", "UPDATE revocations SET number = 0", "constraint ck_revocations_applied of revocations"),
