@@ -359,7 +359,9 @@ def _problem(problem: Mapping[str, Any]) -> str:
     # Also where a whole section is of the wrong kind and has the secret inside of it.
     hidden = not _SECRET_KEYS.isdisjoint(parts) or any(secret in shown for secret in _SECRET_KEYS)
     value = "" if hidden else f" is {shown[:80]}; it"
-    what = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    # Of a section the library would name a class of ours.
+    message = "must be keys and values" if problem["type"] == "model_type" else str(problem["msg"])
+    what = message.removeprefix("Value error, ").replace("Input should be", "must be")
     unit = _description(parts)
     return f"{key}{value} {what[:1].lower()}{what[1:]}" + (f" ({unit})" if unit else "")
 

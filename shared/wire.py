@@ -228,7 +228,9 @@ def first_problem(error: ValidationError) -> str:
     """The first thing wrong, as ``field: what``; never the value, which may be a secret."""
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in problem["loc"])[:128] or "document"
-    return f"{where}: {problem['msg'][:200]}"
+    # The library would name a class of ours.
+    what = "Input should be a JSON object" if problem["type"] == "model_type" else problem["msg"]
+    return f"{where}: {what[:200]}"
 
 
 # --- Node tasks, v1alpha2 -------------------------------------------------------------------------------------

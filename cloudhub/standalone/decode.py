@@ -116,6 +116,12 @@ def _check_carried(value: Any) -> None:
         raise InvalidBody("the body has text that is no Unicode, or a number that JSON does not have") from None
 
 
+_TAGS: Final = frozenset(
+    {"!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))}
+)
+"""What else can be written out makes dates, bytes and sets."""
+
+
 class _YamlLoader(yaml.CSafeLoader):
     """Scalars as Kubernetes' YAML reader takes them: dates stay text."""
 
@@ -168,6 +174,9 @@ def _check_events(raw: bytes) -> None:
     recursion and knows no limit."""
     depth = 0
     for event in yaml.parse(raw, Loader=yaml.CSafeLoader):
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag not in _TAGS:
+            raise yaml.YAMLError("tags are not taken, but for those of JSON's types")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:

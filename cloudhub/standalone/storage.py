@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from cloudhub.standalone.history import Event, EventType, History, ObjectKey, StoredObject
-from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.errors import CorruptDatabase, StoreUnavailable
 from cloudhub.store.objects import ObjectRow, RowKey
 
 log = structlog.get_logger(__name__)
@@ -352,9 +352,13 @@ def _dump(value: Any) -> bytes:
 
 
 def _stored_of_row(row: ObjectRow) -> StoredObject:
-    metadata = json.loads(row.body)["metadata"]
     key = ObjectKey(row.resource, row.namespace, row.name)
-    return _stored(key, row.revision, row.body, metadata)
+    try:
+        return _stored(key, row.revision, row.body, json.loads(row.body)["metadata"])
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise CorruptDatabase(
+            f"{row.resource} {row.name[:100]} in objects.db is no object of the API; restore the file or move it away"
+        ) from error
 
 
 def _stored(key: ObjectKey, revision: int, body: bytes, metadata: Mapping[str, Any]) -> StoredObject:

@@ -2,7 +2,8 @@
 
 The problem: a hub that starts on a damaged file, on a file of a later version, or beside another hub, would spoil what
 it was to keep. So the file is first looked at through a read-only connection, and only a file that is sound, ours and
-not newer than this program is opened for writing and migrated, in one transaction.
+not newer than this program is opened for writing and migrated, in one transaction. What it holds is looked at too
+(`cloudhub.store.soundness`).
 
 Guarantees: a commit is on the disk when it returns (WAL, ``synchronous=FULL``); foreign keys hold; one process at a
 time owns a file (a lock on ``<file>.lock``, which the kernel frees when that process dies); the file is readable by its
@@ -48,7 +49,9 @@ from cloudhub.store.errors import (
     OtherSchema,
     ReadOnlyDatabase,
     StoreError,
+    words_of,
 )
+from cloudhub.store.soundness import Unsound, check_contents
 
 Schema = Literal["queue", "objects", "revocations"]
 
@@ -83,19 +86,21 @@ async def open_database(path: Path, schema: Schema, *, patience: float = 0.0) ->
     """The engine of ``path``, at the head of ``schema``'s migrations. `AsyncEngine.dispose` closes it and frees the
     lock. For ``patience`` seconds it waits for another owner to go. Raises a `StoreError` whose text names the file and
     what is wrong with it."""
-    lock = await asyncio.to_thread(_prepare, path, schema, patience)
+    lock, is_older = await asyncio.to_thread(_prepare, path, schema, patience)
     engine = _engine(path)
     event.listen(engine.sync_engine, "engine_disposed", lambda _: lock.release())
     try:
         async with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
             await connection.run_sync(_upgrade, schema)
+        if is_older:
+            await asyncio.to_thread(_inspect, path, schema)
     except UnicodeDecodeError as error:
         # Damage inside the text of the schema, which the quick check does not see.
         await engine.dispose()
         raise CorruptDatabase(f"{path} is damaged; restore it or move it away") from error
     except (SQLAlchemyError, CommandError) as error:
         await engine.dispose()
-        raise StoreError(f"{path} cannot be opened: {_cause(error)}") from error
+        raise StoreError(f"{path} cannot be opened: {words_of(error)}") from error
     except BaseException:
         await engine.dispose()
         raise
@@ -216,11 +221,11 @@ def _lock_of(path: Path) -> _Lock:
         raise ReadOnlyDatabase(f"folder {path.parent} cannot be written: {error.strerror}") from error
 
 
-def _prepare(path: Path, schema: Schema, patience: float) -> _Lock:
-    """Checks everything that can be checked without a change, then takes the lock and makes an absent file."""
+def _prepare(path: Path, schema: Schema, patience: float) -> tuple[_Lock, bool]:
+    """Checks everything that can be checked without a change, then takes the lock and makes an absent file. Returns
+    the lock, and whether what the file holds is of an older version and was not looked at."""
     _check_writable(path)
-    if path.exists():
-        _inspect(path, schema)
+    revisions = _inspect(path, schema) if path.exists() else set()
     lock = _lock_of(path)
     try:
         if not lock.take(patience):
@@ -233,13 +238,13 @@ def _prepare(path: Path, schema: Schema, patience: float) -> _Lock:
     except BaseException:
         lock.release()
         raise
-    return lock
+    return lock, bool(revisions) and not _is_present(revisions, schema)
 
 
 def _check_beside(path: Path, schema: Schema) -> None:
     _check_writable(path)
     found = _inspect(path, schema) if path.exists() else set()
-    if found != set(_scripts(schema).get_heads()):
+    if not _is_present(found, schema):
         raise OtherSchema(f"{path} is kept by a hub of another version; use the cloudhub of that hub")
 
 
@@ -258,7 +263,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _inspect(path: Path, schema: Schema) -> set[str]:
-    """The revisions that the file has; none while it is empty."""
+    """The revisions that the file has; none while it is empty. Its content is looked at when it is of this version."""
     if path.stat().st_size == 0:
         return set()
     with _refusing_damage(path), closing(_read_only(path)) as connection:
@@ -277,7 +282,14 @@ def _inspect(path: Path, schema: Schema) -> set[str]:
             f"{path} has schema revision {', '.join(sorted(unknown))[:64]}, which this version does not know: "
             "it was written by a newer one; use that, or another folder"
         )
+    if _is_present(revisions, schema):
+        with _refusing_damage(path), closing(_read_only(path)) as connection:
+            check_contents(connection, metadata_of(schema))
     return revisions
+
+
+def _is_present(revisions: set[str], schema: Schema) -> bool:
+    return revisions == set(_scripts(schema).get_heads())
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -288,10 +300,12 @@ def _read_only(path: Path) -> sqlite3.Connection:
 def _refusing_damage(path: Path) -> Iterator[None]:
     try:
         yield
+    except Unsound as error:
+        raise CorruptDatabase(f"{path} is damaged ({error}); restore it or move it away") from error
     except sqlite3.OperationalError as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
+        raise StoreError(f"{path} cannot be read: {words_of(error)}") from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        text = f"{path} is damaged or no SQLite database ({error}); restore it or move it away"
+        text = f"{path} is damaged or no SQLite database ({words_of(error)}); restore it or move it away"
         raise CorruptDatabase(text) from error
 
 
@@ -314,8 +328,3 @@ def _scripts(schema: Schema) -> ScriptDirectory:
 def _upgrade(connection: Connection, schema: Schema) -> None:
     attributes: dict[str, Any] = {"connection": connection, "metadata": metadata_of(schema)}
     command.upgrade(_config(schema, attributes), "head")
-
-
-def _cause(error: Exception) -> str:
-    """The driver's words, without SQLAlchemy's copy of the statement and its values."""
-    return str(getattr(error, "orig", None) or type(error).__name__)[:200]

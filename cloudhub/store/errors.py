@@ -6,6 +6,8 @@ and the file is as it was. `StoreUnavailable` comes from a database that worked 
 
 from __future__ import annotations
 
+import sqlite3
+
 
 class StoreError(Exception):
     """Base; its text is one clear line for an operator and holds no data of the store."""
@@ -41,3 +43,12 @@ class StoreUnavailable(StoreError):
 
 class StoreClosed(StoreUnavailable):
     """This process is ending: it is not tried again."""
+
+
+def words_of(error: Exception) -> str:
+    """Why the database could not be used, in the driver's words; SQLAlchemy's own would repeat the statement."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("Could not decode"):
+        return "a text in it is no UTF-8"  # the driver repeats that text, which may be a Secret's
+    # In one line, and short: of a damaged schema the driver repeats all that is left.
+    return " ".join(str(cause).split())[:200] or type(cause).__name__

@@ -35,7 +35,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from cloudhub.store.errors import StoreUnavailable
+from cloudhub.store.errors import CorruptDatabase, StoreUnavailable
 from cloudhub.store.room import lack_of_room
 from cloudhub.store.writer import is_unavailability, probe, reason_of
 
@@ -54,7 +54,7 @@ objects = Table(
     Column("namespace", Text, primary_key=True),  # "" for what has cluster scope
     Column("name", Text, primary_key=True),
     Column("revision", BigInteger, nullable=False),
-    Column("body", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False, info={"json": "object"}),
     UniqueConstraint("revision"),
     CheckConstraint("revision > 0", name="revision_positive"),
     CheckConstraint("resource <> '' AND name <> ''", name="named"),
@@ -67,6 +67,13 @@ revisions = Table(
     Column("last", BigInteger, nullable=False),
     CheckConstraint("id = 1", name="single_row"),
     CheckConstraint("last >= 0", name="last_not_negative"),
+    info={
+        "odd": {
+            "an object is of a later revision than was given": (
+                "SELECT 1 FROM revisions WHERE last < (SELECT max(revision) FROM objects) LIMIT 1"
+            )
+        }
+    },
 )
 
 
@@ -117,7 +124,9 @@ class ObjectStore:
     async def load(self) -> tuple[int, list[ObjectRow]]:
         """The last revision, and every object in order of its key."""
         async with self._engine.connect() as connection:
-            last = (await connection.execute(select(revisions.c.last))).scalar_one()
+            last = (await connection.execute(select(revisions.c.last))).scalar_one_or_none()
+            if last is None:
+                raise CorruptDatabase(f"{self._engine.url.database} has lost its revision; restore it or move it away")
             query = select(objects).order_by(objects.c.resource, objects.c.namespace, objects.c.name)
             rows = [ObjectRow(*row) for row in await connection.execute(query)]
         return int(last), rows

@@ -39,7 +39,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from cloudhub.pki.revocation import Revocation
-from cloudhub.store.errors import StoreClosed, StoreUnavailable
+from cloudhub.store.errors import StoreClosed, StoreUnavailable, words_of
 
 FILE: Final = "revoked.db"
 MAX_CERTIFICATES: Final = 16
@@ -72,7 +72,7 @@ certificates = Table(
     "certificates",
     metadata,
     Column("node", Text, ForeignKey("revocations.node", ondelete="CASCADE"), primary_key=True),
-    Column("serial", Text, primary_key=True),  # hexadecimal: up to 160 bits
+    Column("serial", Text, primary_key=True, info={"letters": "0-9a-f"}),  # hexadecimal: up to 160 bits
     Column("signed_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     CheckConstraint("serial <> ''", name="numbered"),
@@ -193,7 +193,7 @@ class RevocationStore:
 
 
 def _unavailable(error: SQLAlchemyError) -> StoreUnavailable:
-    return StoreUnavailable(str(getattr(error, "orig", None) or type(error).__name__)[:200])
+    return StoreUnavailable(words_of(error))
 
 
 def _load(connection: Connection, node: str | None = None) -> list[Kept]:

@@ -50,9 +50,9 @@ jobs = Table(
     Column("name", Text, nullable=False),
     Column("generation", BigInteger, nullable=False),
     # The validated spec as JSON text; the three fields that may be edited have columns of their own.
-    Column("spec", Text, nullable=False),
+    Column("spec", Text, nullable=False, info={"json": "object"}),
     Column("concurrency", Integer, nullable=False),
-    Column("failure_tolerate", Text, nullable=False),
+    Column("failure_tolerate", Text, nullable=False, info={"decimal": True}),
     Column("timeout_seconds", Integer, nullable=False),
     Column("state", Text, nullable=False),
     Column("event", Text),
@@ -91,6 +91,25 @@ jobs = Table(
         name="finished_when_all_are",
     ),
     CheckConstraint("published <= version", name="published"),
+    info={
+        "odd": {
+            "a job's counts are not those of its tasks": """
+                SELECT 1 FROM jobs LEFT JOIN (
+                    SELECT job_uid, count(*) AS total,
+                        sum(state = 'Pending') AS pending, sum(state = 'Waiting') AS waiting,
+                        sum(state = 'Checking') AS checking, sum(state = 'Pulling') AS pulling,
+                        sum(state = 'Successful') AS successful, sum(state = 'Failed') AS failed
+                    FROM node_tasks GROUP BY job_uid
+                ) AS found ON found.job_uid = jobs.uid
+                WHERE jobs.total <> coalesce(found.total, 0) OR found.total > 0 AND (
+                    jobs.pending <> found.pending OR jobs.waiting <> found.waiting
+                    OR jobs.checking <> found.checking OR jobs.pulling <> found.pulling
+                    OR jobs.successful <> found.successful OR jobs.failed <> found.failed
+                )
+                LIMIT 1
+            """,
+        }
+    },
 )
 Index("ix_jobs_unfinished", jobs.c.created_at, sqlite_where=text("finished_at IS NULL"))
 
@@ -107,7 +126,7 @@ node_tasks = Table(
     Column("action", Text),
     Column("reason", Text, nullable=False, server_default=text("''")),
     # JSON text: [[image, ok, reason], ...]; images of the job only.
-    Column("images", Text),
+    Column("images", Text, info={"json": "array", "width": 3}),
     # The end of the wait for a node that was not connected at its first turn; kept over later turns.
     Column("wait_deadline", Double),
     # When this task is late in its present state.

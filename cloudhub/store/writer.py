@@ -28,7 +28,7 @@ import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from cloudhub.store.errors import StoreClosed, StoreUnavailable
+from cloudhub.store.errors import StoreClosed, StoreUnavailable, words_of
 from cloudhub.store.thread import ConnectionThread
 
 _log = structlog.get_logger(__name__)
@@ -307,5 +307,4 @@ def is_unavailability(error: Exception) -> bool:
 
 def reason_of(error: Exception) -> str:
     """In the driver's words; SQLAlchemy's own text would repeat the statement and its values."""
-    cause = getattr(error, "orig", None) or error
-    return f"{_UNUSABLE}: {str(cause)[:200]}"
+    return f"{_UNUSABLE}: {words_of(error)}"

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from cloudhub.store.errors import CorruptDatabase
 from shared.images import InvalidReference, parse_reference
 from shared.jobs import (
     DEFAULT_CHECK_ITEMS,
@@ -127,8 +128,16 @@ class JobSpec:
 
     @classmethod
     def from_json(cls, text: str) -> JobSpec:
-        """What `to_json` wrote; the text comes from our own store."""
-        stored = json.loads(text)
+        """What `to_json` wrote; the text comes from our own store. Raises `CorruptDatabase` on any other."""
+        try:
+            return cls._from_stored(json.loads(text))
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise CorruptDatabase(
+                "a job's spec in queue.db is not of the shape that cloudhub writes; restore the file or move it away"
+            ) from error
+
+    @classmethod
+    def _from_stored(cls, stored: Any) -> JobSpec:
         selector, secret = stored["label_selector"], stored["image_secrets"]
         if selector is not None:
             selector = LabelSelector(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -19,6 +19,15 @@ from edgehub.link.errors import JoinError
 from edgehub.link.identity import NODE_PREFIX
 
 ORGANIZATION = "system:nodes"
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises on a certificate that is none, or that it does not know; also later, at a look into it."""
 MAX_NODE_NAME = 64 - len(NODE_PREFIX)
 """X.520 bounds a common name at 64 characters."""
 
@@ -60,15 +69,26 @@ def new_request(node: str) -> KeyRequest:
 
 def ca_pem(der: bytes) -> bytes:
     """The CA certificate as PEM. Raises `JoinError`."""
-    return _parse(der, "the hub's CA certificate").public_bytes(serialization.Encoding.PEM)
+    try:
+        return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
+    except _UNREADABLE:
+        raise JoinError("the hub's CA certificate is no X.509 certificate in DER form") from None
 
 
 def checked_certificate(*, der: bytes, ca: bytes, request: KeyRequest, node: str, now: datetime) -> bytes:
     """The certificate as PEM, when it is what was asked for. ``ca`` is PEM. Raises `JoinError`."""
-    certificate = _parse(der, "the certificate from the hub")
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        _check(certificate, ca=ca, request=request, node=node, now=now)
+    except _UNREADABLE:
+        raise JoinError("the certificate from the hub is no X.509 certificate in DER form") from None
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _check(certificate: x509.Certificate, *, ca: bytes, request: KeyRequest, node: str, now: datetime) -> None:
     try:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca))
-    except (InvalidSignature, TypeError, ValueError):
+    except (InvalidSignature, *_UNREADABLE):
         raise JoinError("the certificate from the hub is not signed by the hub's CA") from None
     if certificate.public_key() != request.key.public_key():
         raise JoinError("the certificate from the hub is for another key than this node's")
@@ -87,11 +107,3 @@ def checked_certificate(*, der: bytes, ca: bytes, request: KeyRequest, node: str
             f"the certificate from the hub holds from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M}Z to "
             f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M}Z, this machine's clock says {now:%Y-%m-%d %H:%M}Z"
         )
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _parse(der: bytes, what: str) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError:
-        raise JoinError(f"{what} is no X.509 certificate in DER form") from None

@@ -198,12 +198,12 @@ class JournalFile:
             try:
                 with _transaction(self._open()) as db:
                     return work(db)
-            except (sqlite3.DatabaseError, OSError) as error:
+            except (sqlite3.DatabaseError, OSError, UnicodeDecodeError) as error:
                 self.close()
                 if last_try or not _is_corrupt(error):
                     raise JournalError(f"the journal {self._path} cannot be used: {_text(error)}") from error
                 try:
-                    self._move_aside(str(error))
+                    self._move_aside(_text(error))
                 except OSError as hindrance:
                     raise JournalError(
                         f"the journal {self._path} is damaged and cannot be moved aside: {_text(hindrance)}"
@@ -267,7 +267,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def _is_corrupt(error: BaseException) -> bool:
-    if isinstance(error, _NewerJournal | _CorruptJournal):
+    if isinstance(error, _NewerJournal | _CorruptJournal) or _is_undecodable(error):
         return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     # The last two: flipped bits inside the schema's text pass SQLite's own check, and then a column is missing or a
@@ -275,10 +275,18 @@ def _is_corrupt(error: BaseException) -> bool:
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 
 
+def _is_undecodable(error: BaseException) -> bool:
+    """A text in the file is no UTF-8. Of a value the driver says so with an error of SQLite's class and no code."""
+    return isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not decode")
+
+
 def _text(error: BaseException) -> str:
+    if _is_undecodable(error):
+        return "a text in it is no UTF-8"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return str(error)
+    # Of a damaged schema the driver repeats all that is left.
+    return " ".join(str(error).split())[:200]
 
 
 def _entry(row: sqlite3.Row) -> Entry:

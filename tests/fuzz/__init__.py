@@ -12,6 +12,6 @@ from tests.fuzz.target import Target
 
 def all_targets() -> tuple[Target, ...]:
     """Imported late: the targets import both programs."""
-    from tests.fuzz import files, parsers, peers
+    from tests.fuzz import databases, files, parsers, peers, scripts
 
-    return (*parsers.TARGETS, *peers.TARGETS, *files.TARGETS)
+    return (*parsers.TARGETS, *peers.TARGETS, *scripts.TARGETS, *files.TARGETS, *databases.TARGETS)

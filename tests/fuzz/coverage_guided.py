@@ -1,4 +1,5 @@
-"""One target under atheris, for so many seconds: inputs that reach new branches are kept and changed further.
+"""One target under atheris, for so many seconds: inputs that reach new branches are kept and changed further, mostly by
+our own rules, which leave a document a document.
 
 Started by `tests.fuzz.__main__`; atheris ends the process itself, and prints its runs and, of a failure, the input.
 """
@@ -10,9 +11,12 @@ import logging
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, Final
 
 import structlog
+
+MAX_LENGTH: Final = 256 * 1024
 
 
 def main(name: str, seconds: str) -> None:
@@ -25,6 +29,7 @@ def main(name: str, seconds: str) -> None:
 
         # It imports what is to be followed; nothing of ours may have been imported before.
         targets = all_targets()
+    from tests.fuzz.mutation import changed, made
     from tests.fuzz.target import check
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -34,8 +39,19 @@ def main(name: str, seconds: str) -> None:
         (corpus / str(number)).write_bytes(sample)
     sys.stderr.write(f"--- {name}\n")
     with target.open() as feed:
-        arguments = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=30", "-rss_limit_mb=2048", str(corpus)]
-        atheris.Setup([sys.argv[0], *arguments], lambda data: check(target, feed, data) and None)
+
+        def one(data: bytes) -> None:
+            check(target, feed, data)
+
+        def change(data: bytes, most: int, number: int) -> bytes:
+            random = Random(number)
+            if random.randrange(4) == 0:
+                return bytes(atheris.Mutate(data, most))
+            return (made(random, target) if random.randrange(4) == 0 else changed(random, target, data))[:most]
+
+        arguments = [f"-max_total_time={seconds}", f"-max_len={MAX_LENGTH}", "-len_control=0", "-timeout=60",
+                     "-rss_limit_mb=2048", str(corpus)]  # fmt: skip
+        atheris.Setup([sys.argv[0], *arguments], one, custom_mutator=change)
         atheris.Fuzz()
 
 

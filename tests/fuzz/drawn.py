@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
 from typing import TypeVar
-
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 Value = TypeVar("Value")
 
 
-def drawn(strategy: st.SearchStrategy[Value], examples: int = 25) -> list[Value]:
-    found: list[Value] = []
-
-    @settings(
-        max_examples=examples, deadline=None, database=None, derandomize=True, phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    @given(strategy)
-    def collect(value: Value) -> None:
-        found.append(value)
-
-    collect()
-    return found
+def drawn(make: Callable[[Random], Value], examples: int = 25) -> list[Value]:
+    random = Random(7)
+    return [make(random) for _ in range(examples)]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import tempfile
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 import yaml
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic_core import from_json
 
 from cloudhub import config as hub_config
 from cloudhub.pki.ca import CertificateAuthority
 from cloudhub.pki.errors import Refused
+from cloudhub.pki.keys import key_from_der
 from cloudhub.pki.signing import check_usages, sign_node_csr
 from cloudhub.pki.tokens import TokenIssuer, bearer
 from cloudhub.sessions.protocol import SessionRules
@@ -26,7 +33,7 @@ from cloudhub.standalone.decode import InvalidBody, decode_body
 from cloudhub.taskmanager.spec import InvalidSpec, JobSpec, parse_spec
 from edgehub import config as agent_config
 from edgehub.config import ConfigError as AgentConfigError
-from edgehub.link.certificates import ca_pem, checked_certificate, new_request
+from edgehub.link.certificates import KeyRequest, ca_pem, checked_certificate
 from edgehub.link.errors import JoinError
 from edgehub.link.join import parse_token
 from edgehub.runtime.base import InvalidImage
@@ -45,12 +52,19 @@ from shared.wire import (
     parse_progress,
     parse_task_resource,
 )
+from tests.fuzz.der import changed_and_signed
+from tests.fuzz.mutation import wronged
 from tests.fuzz.target import MARKER, Feed, Target, pure
+from tests.fuzz.yamltext import wronged_yaml
 from tests.integration.certificates import csr, node_subject
 from tests.unit.runtime_oci.images import image, index
 
 _NOW: Final = datetime(2026, 11, 22, 22, 0, tzinfo=UTC)
-_CA: Final = CertificateAuthority.create(now=_NOW)
+_CA_KEY: Final = ec.generate_private_key(ec.SECP256R1())
+_CA: Final = CertificateAuthority.create(
+    now=_NOW,
+    key=key_from_der(_CA_KEY.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption()), "x"),
+)
 _TOKENS: Final = TokenIssuer(_CA, now=lambda: _NOW)
 _KEY: Final = ec.generate_private_key(ec.SECP256R1())
 _REFERENCE: Final = parse_reference("registry.example:5000/team/app:v1")
@@ -110,7 +124,9 @@ FROM_HUB: Final = (
 
 def _message(data: bytes) -> None:
     read = decode(data)
-    assert decode(encode(read)) == read
+    # What is no number becomes null, and stays so.
+    written = encode(read)
+    assert encode(decode(written)) == written
     parse_task_resource(read.route.resource)
 
 
@@ -197,16 +213,67 @@ def _body(content_type: str) -> Feed:
 
 TOKEN: Final = _TOKENS.issue(timedelta(hours=1), "edge-1")
 CSR: Final = csr(node_subject("edge-1"), _KEY)
+CSRS: Final = (
+    CSR,
+    csr(node_subject("edge-1"), _KEY, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])),
+    csr(
+        node_subject("edge-1"), _KEY, x509.BasicConstraints(ca=True, path_length=None),
+        x509.SubjectAlternativeName([x509.DNSName("edge-2"), x509.DirectoryName(node_subject("edge-2"))]),
+    ),
+    csr(node_subject("edge-2"), _KEY),
+)  # fmt: skip
 
 
 def _token(data: bytes) -> None:
     header = data.decode("latin-1")
     try:
-        _TOKENS.verify(bearer(header), "edge-1")
+        issued = _TOKENS.verify(bearer(header), "edge-1")
     except Refused as refused:
         _no_token_in(str(refused), data)
         raise
-    assert header.strip().partition(" ")[2].strip().rstrip("=") == TOKEN.split(".", 1)[1]
+    assert issued is None or isinstance(issued, float)
+    # Nothing else than what the key signed, for this node, and that is not over.
+    head, claims, signature = header.strip().partition(" ")[2].strip().split(".")
+    assert hmac.compare_digest(_part(signature), hmac.digest(_CA.key.der, f"{head}.{claims}".encode(), "sha256"))
+    assert json.loads(_part(head))["alg"] == "HS256"
+    said = json.loads(_part(claims))
+    assert said["exp"] > _NOW.timestamp()
+    assert said.get("node") in (None, "edge-1")
+
+
+def _part(text: str) -> bytes:
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+_HEADS: Final = tuple(
+    dump({"typ": "JWT", **head})
+    for head in (
+        {"alg": "HS256"}, {"alg": "none"}, {"alg": "None"}, {"alg": "HS512"}, {"alg": "RS256"}, {"alg": "ES256"},
+        {"alg": ["HS256"]}, {"alg": "HS256", "crit": ["b64"], "b64": False}, {"alg": "HS256", "kid": "../../x"},
+        {"alg": "HS256", "jwk": {"kty": "oct", "k": ""}}, {"alg": "HS256", "cty": "JWT"},
+    )
+)  # fmt: skip
+_CLAIMS: Final = (
+    dump({"exp": int(_NOW.timestamp()) + 60, "issued": 1.5, "node": "edge-1"}),
+    dump({"exp": int(_NOW.timestamp()) + 60}),
+    dump({"exp": int(_NOW.timestamp()) + 60, "node": "edge-2"}),
+    dump({"exp": int(_NOW.timestamp()) + 60, "node": ["edge-1"]}),
+    b'{"exp": NaN}',
+    b'{"exp": true}',
+    b'{"exp": "99999999999"}',
+    dump({"exp": int(_NOW.timestamp()) - 60, "nbf": 1, "iat": 2, "aud": "a", "iss": "b", "sub": "c", "jti": "d"}),
+)
+
+
+def _signed_token(random: Random) -> bytes:
+    """Of any head and any claims, and signed by who has the key, or by who has not."""
+    head = random.choice(_HEADS) if random.randrange(3) else wronged(random, _HEADS)
+    claims = random.choice(_CLAIMS) if random.randrange(3) == 0 else wronged(random, _CLAIMS)
+    signed = b".".join(urlsafe_b64encode(part).rstrip(b"=" if random.randrange(8) else b"") for part in (head, claims))
+    key = random.choice((_CA.key.der, _CA.key.der, _CA.key.der, b"", _CA.certificate_der))
+    signature = hmac.digest(key, signed, random.choice(("sha256", "sha256", "sha512")))
+    token = signed + b"." + urlsafe_b64encode(signature if random.randrange(10) else b"").rstrip(b"=")
+    return random.choice((b"Bearer ", b"Bearer ", b"bearer  ", b"BEARER ", b"Basic ", b"")) + token
 
 
 def _whole_token(data: bytes) -> None:
@@ -222,26 +289,37 @@ def _no_token_in(text: str, data: bytes) -> None:
         assert len(part) < 24 or part not in text
 
 
+_NODES_EXTENSIONS: Final = {
+    x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.AuthorityKeyIdentifier,
+}  # fmt: skip
+
+
 def _csr(data: bytes) -> None:
     der = sign_node_csr(_CA, csr=data, node="edge-1", life=timedelta(days=1), now=_NOW)
     assert len(der) < 2048
+    given = x509.load_der_x509_certificate(der)
+    assert given.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "system:node:edge-1"
+    assert {type(extension.value) for extension in given.extensions} == _NODES_EXTENSIONS
+    assert list(given.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.CLIENT_AUTH
+    ]
 
 
 def _usages(data: bytes) -> None:
     check_usages(data.decode("latin-1"))
 
 
-@contextmanager
-def _hubs_answer() -> Iterator[Feed]:
+_HUBS_CERTIFICATES: Final = (
+    sign_node_csr(_CA, csr=CSR, node="edge-1", life=timedelta(days=1), now=_NOW),
+    _CA.certificate_der,
+)
+
+
+def _hubs_answer(data: bytes) -> None:
     """What an agent is told by /ca.crt and /edge.crt."""
-    request = new_request("edge-1")
-    ca = ca_pem(_CA.certificate_der)
-
-    def feed(data: bytes) -> None:
-        ca_pem(data)
-        checked_certificate(der=data, ca=ca, request=request, node="edge-1", now=_NOW)
-
-    yield feed
+    ca_pem(data)
+    request = KeyRequest(key=_KEY, csr_der=CSR)
+    checked_certificate(der=data, ca=ca_pem(_CA.certificate_der), request=request, node="edge-1", now=_NOW)
 
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
@@ -320,30 +398,31 @@ TARGETS: Final = (
     ),
     Target(name="job-spec", open=pure(_spec), samples=SPECS, errors=(InvalidSpec,)),
     Target(name="api-json", open=pure(_body("application/json")), samples=SPECS, errors=(InvalidBody,)),
-    Target(name="api-yaml", open=pure(_body("application/yaml")), samples=SPECS, errors=(InvalidBody,)),
+    Target(name="api-yaml", open=pure(_body("application/yaml")), samples=SPECS, errors=(InvalidBody,),
+           make=partial(wronged_yaml, samples=SPECS)),
     Target(
         name="token", open=pure(_token), samples=(f"Bearer {TOKEN.split('.', 1)[1]}".encode(),), errors=(Refused,),
-        documents=False,
+        documents=False, make=_signed_token,
     ),
     Target(
         name="whole-token", open=pure(_whole_token), samples=(TOKEN.encode(),), errors=(JoinError,), documents=False
     ),
-    Target(name="csr", open=pure(_csr), samples=(CSR,), errors=(Refused,), documents=False, cost=2),
+    Target(
+        name="csr", open=pure(_csr), samples=CSRS, errors=(Refused,), documents=False, cost=2,
+        make=partial(changed_and_signed, samples=CSRS, key=_KEY),
+    ),
     Target(name="usages", open=pure(_usages), samples=(b"[2]",), errors=(Refused,)),
     Target(
-        name="hubs-certificates", open=_hubs_answer, errors=(JoinError,), documents=False, cost=2,
-        samples=(
-            _CA.certificate_der,
-            sign_node_csr(_CA, csr=CSR, node="edge-1", life=timedelta(days=1), now=_NOW),
-        ),
+        name="hubs-certificates", open=pure(_hubs_answer), errors=(JoinError,), documents=False, cost=2,
+        samples=_HUBS_CERTIFICATES, make=partial(changed_and_signed, samples=_HUBS_CERTIFICATES, key=_CA_KEY),
     ),
     Target(
         name="cloudcore.yaml", open=lambda: _file(hub_config.load_config), samples=HUB_CONFIGS,
-        errors=(HubConfigError,), cost=20,
+        errors=(HubConfigError,), cost=20, make=partial(wronged_yaml, samples=HUB_CONFIGS),
     ),
     Target(
         name="edgecore.yaml", open=lambda: _file(agent_config.load_config), samples=AGENT_CONFIGS,
-        errors=(AgentConfigError,), cost=10,
+        errors=(AgentConfigError,), cost=10, make=partial(wronged_yaml, samples=AGENT_CONFIGS),
     ),
     Target(name="manifest", open=pure(_manifest), samples=MANIFESTS, errors=(InvalidImage,)),
     Target(

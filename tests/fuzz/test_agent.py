@@ -66,7 +66,7 @@ async def test_whatever_the_hub_says_the_agent_goes_on(tmp_path: Path) -> None:
     node.start()
     node.connect(*ALL_FEATURES)
     with capture_logs() as logs:
-        for data in drawn(wronged(SAMPLES), 150):
+        for data in drawn(lambda random: wronged(random, SAMPLES), 150):
             try:
                 told = decode(data)
             except WireError:

@@ -8,10 +8,10 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from websockets.frames import Frame, Opcode
 
@@ -21,7 +21,7 @@ from cloudhub.sessions.server import SessionLimits
 from cloudhub.standalone.server import StandaloneAPI
 from shared.wire import encode_bytes, keepalive
 from tests.fuzz.drawn import drawn
-from tests.fuzz.mutation import damaged, wronged
+from tests.fuzz.mutation import damaged, letters, noise, wronged
 from tests.fuzz.parsers import FROM_NODE, SPECS
 from tests.fuzz.target import MARKER
 from tests.integration.certificates import client_context, csr, node_context, node_subject
@@ -84,11 +84,11 @@ async def test_sessions_outlive_whatever_a_peer_sends() -> None:
     async with _hub() as h:
         with capture_logs() as logs:
             context = node_context(h.ca, "edge-1")
-            for data in drawn(damaged((_frames(),))):
+            for data in drawn(lambda random: damaged(random, (_frames(),))):
                 await _say(h.server.port, data, context, _handshake("edge-1"))
-            for data in drawn(damaged((_handshake("edge-1"),))):
+            for data in drawn(lambda random: damaged(random, (_handshake("edge-1"),))):
                 await _say(h.server.port, data, context)
-            for data in drawn(st.binary(max_size=300)):
+            for data in drawn(lambda random: noise(random, 300)):
                 await _say(h.server.port, data, None)
         assert _faults(logs) == []
         async with h.connect("edge-2") as socket:
@@ -111,10 +111,10 @@ async def test_the_join_server_outlives_whatever_a_peer_sends() -> None:
         good = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         context = client_context(j.ca)
         with capture_logs() as logs:
-            for data in drawn(damaged((good,))):
+            for data in drawn(lambda random: damaged(random, (good,))):
                 answer = await _say(j.server.port, data, context)
                 assert not answer.startswith(b"HTTP/1.1 5")
-            for data in drawn(st.binary(max_size=300)):
+            for data in drawn(lambda random: noise(random, 300)):
                 await _say(j.server.port, data, None)
         assert _faults(logs) == []
         assert token not in str(logs)
@@ -161,15 +161,17 @@ async def test_the_embedded_api_answers_nonsense_with_a_status(tmp_path: Path) -
     async with StandaloneAPI(data_dir=tmp_path / "data") as api, connected(api) as rest:
         assert (await rest.post(CRDS, job_crd())).code == 201
         for path, sample in _OBJECTS.items():
-            for document in drawn(wronged((json.dumps(sample).encode(),))):
+            wrong = partial(wronged, samples=(json.dumps(sample).encode(),))
+            for document in drawn(wrong):
                 await _refused_or_done(rest, "POST", path, document)
                 await _refused_or_done(rest, "PUT", f"{path}/{sample['metadata']['name']}", document)
         for kind, sample in _PATCHES.items():
-            for document in drawn(wronged((json.dumps(sample).encode(),))):
+            wrong = partial(wronged, samples=(json.dumps(sample).encode(),))
+            for document in drawn(wrong):
                 await _refused_or_done(rest, "PATCH", f"{CONFIG_MAPS}/c", document, kind, fieldManager="fuzz")
-        for data in drawn(damaged((json.dumps(_OBJECTS[CONFIG_MAPS]).encode(),))):
+        for data in drawn(lambda random: damaged(random, (json.dumps(_OBJECTS[CONFIG_MAPS]).encode(),))):
             await _refused_or_done(rest, "POST", CONFIG_MAPS, data)
-        for text in drawn(st.text(max_size=30)):
+        for text in drawn(letters):
             for option in ("labelSelector", "fieldSelector", "continue", "limit", "resourceVersion", "timeoutSeconds"):
                 answer = await rest.get(CONFIG_MAPS, **{option: text})
                 assert answer.code < 500

@@ -119,6 +119,7 @@ def test_the_websocket_server_is_by_default_the_join_servers_host(tmp_path: Path
     ("text", "words"),
     [
         ("modules: {edgeHub: {heartbeat: soon}}", ["modules.edgeHub.heartbeat", "'soon'", "number", "seconds"]),
+        ("modules: {edgeHub: 3}", ["modules.edgeHub is 3; it must be keys and values"]),
         ("modules: {edgeHub: {heartbeat: 0}}", ["modules.edgeHub.heartbeat", "0", "greater than 0"]),
         ("modules: {edgeHub: {httpServer: 'http://x'}}", ["modules.edgeHub.httpServer", "'http://x'", "https://HOST"]),
         ("modules: {edgeHub: {websocket: {server: 'x:99999'}}}", ["websocket.server", "'x:99999'", "65535"]),

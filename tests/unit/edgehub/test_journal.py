@@ -240,6 +240,36 @@ def test_a_corrupt_file_that_cannot_be_moved_aside_is_a_journal_error(path: Path
     journal.close()
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param("UPDATE tasks SET job = CAST(x'ff62' AS TEXT)", id="in a value"),
+        pytest.param(
+            "UPDATE sqlite_master SET sql = CAST(replace(CAST(sql AS BLOB), 'NULL,', x'4e554c4cff2c') AS TEXT)",
+            id="in the schema",
+        ),
+        pytest.param(
+            "UPDATE sqlite_master SET sql = CAST(replace(CAST(sql AS BLOB), 'attempt', x'617474656dff74') AS TEXT)",
+            id="in a column's name",
+        ),
+    ],
+)
+def test_letters_that_are_none_are_damage(path: Path, clock: Clock, spoil: str) -> None:
+    journal = JournalFile(path, now=clock)
+    journal.accept(task("a"))
+    journal.close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute(spoil)
+        database.commit()
+    journal = JournalFile(path, now=clock)
+    assert journal.latest(10) == []
+    journal.accept(task("a"))
+    assert len(journal.latest(10)) == 1
+    journal.close()
+    assert (path.parent / "journal.db.corrupt").exists()
+
+
 def test_a_clock_that_jumps_forgets_nothing_that_the_hub_has_not_got(journal: JournalFile, clock: Clock) -> None:
     clock.now = 0.0  # no battery
     for uid in ("told", "untold"):

@@ -92,7 +92,7 @@ def test_the_boundary_is_where_a_frame_ends_however_the_stream_is_cut(
     stream, boundary = b"".join(frames), Boundary()
     ends = {sum(map(len, frames[:count])) for count in range(len(frames) + 1)}
     position = 0
-    for piece in _cut(stream, [size for pair in zip(large, small, strict=False) for size in pair] + small):
+    for piece in cut(stream, [size for pair in zip(large, small, strict=False) for size in pair] + small):
         at = 0
         while at < len(piece):
             assert boundary.between_frames == (position in ends)
@@ -200,7 +200,7 @@ class Plain(NodeConnection):
         return at
 
 
-async def _outcome(kind: type[NodeConnection], pieces: Sequence[bytes]) -> dict[str, Any]:
+async def outcome(kind: type[NodeConnection], pieces: Sequence[bytes]) -> dict[str, Any]:
     """All that can be seen of a connection that was fed the pieces and then lost its link."""
     owner, link = Hub(), Link()
     connection = kind(cast(Any, owner))
@@ -232,7 +232,7 @@ def _sent(written: bytes) -> list[Any]:
     return found
 
 
-def _cut(stream: bytes, sizes: Sequence[int]) -> list[bytes]:
+def cut(stream: bytes, sizes: Sequence[int]) -> list[bytes]:
     pieces, at = [], 0
     for size in sizes:
         pieces.append(stream[at : at + size])
@@ -302,10 +302,10 @@ def test_what_follows_from_a_stream_is_the_same_by_the_short_way_and_by_the_long
     stream: bytes, cuts: list[int]
 ) -> None:
     with asyncio.Runner() as runner:
-        short = runner.run(_outcome(NodeConnection, _cut(stream, cuts)))
-        by_bytes = runner.run(_outcome(Plain, [stream[at : at + 1] for at in range(len(stream))]))
+        short = runner.run(outcome(NodeConnection, cut(stream, cuts)))
+        by_bytes = runner.run(outcome(Plain, [stream[at : at + 1] for at in range(len(stream))]))
         assert short == by_bytes
-        assert runner.run(_outcome(Plain, _cut(stream, cuts))) == by_bytes
+        assert runner.run(outcome(Plain, cut(stream, cuts))) == by_bytes
 
 
 async def test_ordinary_frames_do_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:

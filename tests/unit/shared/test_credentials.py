@@ -137,7 +137,7 @@ def test_a_secret_is_read_by_its_type() -> None:
         (b'{"credsStore": "desktop"}', "no key 'auths'"),
         (b"{}", "no key 'auths'"),
         (b'{"auths": ["hunter2"]}', "auths is no JSON object"),
-        (b'{"auths": {"hunter2": "hunter2"}}', "registry 1 of 1"),
+        (b'{"auths": {"hunter2": "hunter2"}}', "registry 1 of 1: document: Input should be a JSON object$"),
         (b'{"auths": {"r.io": {"password": ["hunter2"]}}}', "registry 1 of 1: password"),
         (b'{"auths": {"r.io": {"auth": "hunter2!"}}}', "registry 1 of 1: auth is not base64"),
         (b'{"auths": {"r.io": {"auth": "aHVudGVyMg=="}}}', "registry 1 of 1: auth is not base64 of user:password"),
