@@ -27,6 +27,7 @@ ROUNDS: Final[tuple[type[Round], ...]] = (
     troublerounds.APISlow,
     troublerounds.APIErrors,
     troublerounds.WatchesClosed,
+    troublerounds.HistoryLost,
     troublerounds.AnswersLost,
     troublerounds.AgentsKilled,
     troublerounds.AgentsAndHubKilled,

@@ -8,7 +8,21 @@ from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
-from tests.chaos.evidence import Row
+from tests.chaos.evidence import FINAL_STATES, Row
+
+
+def final_tasks(path: Path) -> dict[str, dict[str, bool]]:
+    """By uid and node, of all jobs that the store has: whether the node task has ended."""
+    found: dict[str, dict[str, bool]] = {}
+    if not path.exists():
+        return found
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'node_tasks'").fetchone() is None:
+            # It was just about to be made.
+            return found
+        for uid, node, state in db.execute("SELECT job_uid, node, state FROM node_tasks"):
+            found.setdefault(uid, {})[node] = state in FINAL_STATES
+    return found
 
 
 def rows_of(path: Path, uids: Collection[str]) -> dict[str, list[Row]]:

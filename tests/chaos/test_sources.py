@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,11 @@ import pytest
 from edgehub.tasks.journal import JournalFile
 from edgehub.tasks.model import TaskState, pull_report, task_of
 from shared.wire import Dispatch, Operation, PullTemplate, TaskExtras
-from tests.chaos.agents import held_images, journal_deeds
+from tests.chaos.agents import acknowledged, held_images, journal_deeds, unacknowledged
 from tests.chaos.edges import DeedLog, read_deeds
 from tests.chaos.image import failure_of, image, seconds_of
+from tests.chaos.store import final_tasks
+from tests.chaos.world import FleetProcess, Plan, World
 from tests.parts.images import write_layout
 
 
@@ -52,13 +56,67 @@ def test_of_a_journal_what_has_ended_counts(tmp_path: Path) -> None:
         journal.accept(task)
         if reason is not None:
             journal.report(task, pull_report(reasons={"app:v1": reason}, extras=task.extras), TaskState.FINISHED)
-    found = list(journal_deeds(tmp_path / "journal.db", "n-1"))
+    path = tmp_path / "journal.db"
+    found = list(journal_deeds(path, "n-1"))
+    assert (acknowledged(path), unacknowledged(path)) == (frozenset(), 2)
+    journal.forget_report(journal.pending_reports()[0].id)
+    assert (acknowledged(path), unacknowledged(path)) == (frozenset({"uid-0"}), 1)
     journal.close()
     assert [(deed.kind, deed.job, deed.uid, deed.at) for deed in found] == [
         ("finished", "job-0", "uid-0", 7.0),
         ("failed", "job-1", "uid-1", 7.0),
     ]
     assert "no such image" in found[1].reason
+
+
+def test_of_a_store_what_has_ended_counts(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    assert final_tasks(path) == {}
+    with closing(sqlite3.connect(path)) as db:
+        assert final_tasks(path) == {}, "it has no tables yet"
+        db.execute("CREATE TABLE node_tasks (job_uid TEXT, node TEXT, state TEXT)")
+        for number, state in enumerate(("Pending", "Pulling", "Successful", "Failed", "NotStarted")):
+            db.execute("INSERT INTO node_tasks VALUES ('uid', ?, ?)", (f"n-{number}", state))
+        db.commit()
+    assert final_tasks(path) == {"uid": {"n-0": False, "n-1": False, "n-2": True, "n-3": True, "n-4": True}}
+
+
+def a_world(folder: Path) -> World:
+    """With a fleet that nobody runs, a store, and one real agent that does not run either."""
+    world = World(Plan(), folder)
+    (folder / "fleet").mkdir()
+    world.fleets.append(FleetProcess(folder / "fleet", "s0-", 1))
+    world.store.parent.mkdir()
+    with closing(sqlite3.connect(world.store)) as db:
+        db.execute("CREATE TABLE node_tasks (job_uid TEXT, node TEXT, state TEXT)")
+        db.execute("INSERT INTO node_tasks VALUES ('uid', 's0-1', 'Pulling'), ('uid', 's0-2', 'Successful')")
+        db.commit()
+    return world
+
+
+def test_what_nodes_were_told_is_looked_for_in_the_store(tmp_path: Path) -> None:
+    world = a_world(tmp_path)
+    log = DeedLog(world.fleets[0].log)
+    log.write("acked", "s0-2", job="job", uid="uid")
+    # Its rows are gone, so it was deleted.
+    log.write("acked", "s0-1", job="job", uid="another-uid")
+    world.look_at_promises()
+    assert world.problems == []
+    log.write("acked", "s0-1", job="job", uid="uid")
+    world.look_at_promises()
+    assert world.problems == ["1 nodes were told that their end is stored, s0-1 first, and it is not in the store"]
+
+
+def test_a_node_that_has_ended_waits_for_its_acknowledgement(tmp_path: Path) -> None:
+    world = a_world(tmp_path)
+    log = DeedLog(world.fleets[0].log)
+    log.write("finished", "s0-1", job="job", uid="uid")
+    log.write("failed", "s0-2", job="job", uid="uid", reason="layer is unreadable")
+    log.write("finished", "s0-3", job="job", uid="")
+    assert world.unacknowledged() == {"s0-1": 1, "s0-2": 1}
+    for node in ("s0-1", "s0-2"):
+        log.write("acked", node, job="job", uid="uid")
+    assert world.unacknowledged() == {}
 
 
 def test_a_deed_counts_when_its_line_is_whole(tmp_path: Path) -> None:
