@@ -276,6 +276,24 @@ BREAKS: Final = (
         (("api-history-lost", 0, 4),),
     ),
     Break(
+        "throttled-for-ever",
+        "an informer that was told to come back later does not",
+        (Change(INFORMER, "await self._sleep(error.retry_after)", "await self._sleep(error.retry_after * 1e6)"),),
+        (("api-errors", 2, 1), ("api-errors", 7, 1)),
+    ),
+    Break(
+        "ends-forgotten",
+        "a hub that starts does not look for statuses that an earlier life did not write",
+        (
+            Change(
+                PUBLISHER,
+                "        await self.look_again()\n        await self._controller.run()",
+                "        await self._controller.run()",
+            ),
+        ),
+        (("api-stopped", 2, 2), ("api-hangs", 2, 2)),
+    ),
+    Break(
         "watch-not-resumed",
         "a watch that ends before its time is not begun again",
         (
@@ -300,6 +318,18 @@ BREAKS: Final = (
         (("network-cut", 0, 4), ("network-half-open", 0, 4)),
     ),
     Break(
+        "deaf-agent-stays",
+        "an agent does not ask whether the hub is there",
+        (
+            Change(
+                "edgehub/link/connection.py",
+                "            ping_interval=settings.heartbeat,\n",
+                "            ping_interval=None,\n",
+            ),
+        ),
+        (("network-acks-lost", 0, 2),),
+    ),
+    Break(
         "slow-is-dead",
         "an agent gives a hub up that answers within a second",
         (
@@ -310,5 +340,53 @@ BREAKS: Final = (
             ),
         ),
         (("network-slow", 0, 4),),
+    ),
+    Break(
+        "young-certificates",
+        "the hub's certificates are not valid before the moment in which they are made",
+        (
+            Change(
+                "cloudhub/pki/ca.py",
+                "\nBACKDATE: Final = timedelta(days=1)",
+                "\nBACKDATE: Final = timedelta(minutes=10)",
+            ),
+        ),
+        (("clock-set", 0, 1),),
+    ),
+    Break(
+        "runtime-not-waited-for",
+        "an agent gives an image up when its container runtime is away",
+        (
+            Change(
+                "edgehub/tasks/pulls.py",
+                "                delay = runtime_delay(live, self._uniform)\n                if delay is None:",
+                "                delay = 0.0\n                if True:",
+            ),
+        ),
+        (("runtime-killed", 0, 4),),
+    ),
+    Break(
+        "unjournaled-is-unsent",
+        "an agent drops a report that its full disk does not take",
+        (
+            Change(
+                OUTBOX,
+                '            log.error("report not in the journal", job=task.job, error=str(error))\n',
+                "            return\n",
+            ),
+        ),
+        (("agent-disk-full", 0, 4),),
+    ),
+    Break(
+        "journal-not-written",
+        "an agent keeps its reports in memory alone",
+        (
+            Change(
+                OUTBOX,
+                "            stored = await self._journal.report(task, report, state)\n",
+                "            pass\n",
+            ),
+        ),
+        (("agents-killed", 0, 2),),
     ),
 )

@@ -34,6 +34,9 @@ ROOT: Final = Path(__file__).parents[2]
 PARTS: Final = ("cloudhub", "edgehub", "shared", "tests", "pyproject.toml")
 IMPATIENT: Final = (
     Change("tests/chaos/rounds.py", "HANG: Final = 90.0", "HANG: Final = 20.0"),
+    Change("tests/chaos/rounds.py", "ACKNOWLEDGED: Final = 45.0", "ACKNOWLEDGED: Final = 15.0"),
+    Change("tests/chaos/verdict.py", "SETTLE: Final = 60.0", "SETTLE: Final = 30.0"),
+    Change("tests/chaos/edgeworld.py", "within: float = 90.0", "within: float = 30.0"),
     Change("tests/chaos/rounds.py", "timeout_seconds: int = 120", "timeout_seconds: int = 60"),
     Change("tests/chaos/edgerounds.py", "timeout_seconds: int = 120", "timeout_seconds: int = 60"),
 )
