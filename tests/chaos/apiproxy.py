@@ -114,7 +114,7 @@ class APIProxy:
         if hit and self._is_refused(request.method):
             self._count()
             return _refusal(self.code or 500)
-        if watching and _is_before(request, self.compacted):
+        if watching and is_before(request, self.compacted):
             self._count()
             return _refusal(410)
         try:
@@ -166,7 +166,7 @@ class APIProxy:
         return response
 
 
-def _is_before(request: web.Request, version: int) -> bool:
+def is_before(request: web.Request, version: int) -> bool:
     text = request.query.get("resourceVersion", "")
     return text.isdigit() and 0 < int(text) < version
 

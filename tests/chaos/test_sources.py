@@ -7,11 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from edgehub.tasks.journal import JournalFile
 from edgehub.tasks.model import TaskState, pull_report, task_of
 from shared.wire import Dispatch, Operation, PullTemplate, TaskExtras
 from tests.chaos.agents import acknowledged, held_images, journal_deeds, unacknowledged
+from tests.chaos.apiproxy import is_before
 from tests.chaos.edges import DeedLog, read_deeds
 from tests.chaos.image import failure_of, image, seconds_of
 from tests.chaos.store import final_tasks
@@ -105,6 +107,14 @@ def test_what_nodes_were_told_is_looked_for_in_the_store(tmp_path: Path) -> None
     log.write("acked", "s0-1", job="job", uid="uid")
     world.look_at_promises()
     assert world.problems == ["1 nodes were told that their end is stored, s0-1 first, and it is not in the store"]
+
+
+def test_what_was_compacted_is_gone_for_watches_that_name_it() -> None:
+    def watch(query: str) -> bool:
+        return is_before(make_mocked_request("GET", f"/apis/jobs?watch=true{query}"), 100)
+
+    assert watch("&resourceVersion=99")
+    assert not any(watch(query) for query in ("&resourceVersion=100", "&resourceVersion=0", "&resourceVersion=x", ""))
 
 
 def test_a_node_that_has_ended_waits_for_its_acknowledgement(tmp_path: Path) -> None:
