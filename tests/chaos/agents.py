@@ -38,6 +38,12 @@ def unacknowledged(path: Path) -> int:
     return int(count)
 
 
+def asked_for(path: Path) -> frozenset[str]:
+    """The uids of the jobs that it was asked for."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        return frozenset(uid for (uid,) in db.execute("SELECT job_uid FROM tasks"))
+
+
 def acknowledged(path: Path) -> frozenset[str]:
     """The uids of the jobs whose last report the hub has acknowledged: of those the journal keeps none to be sent."""
     query = "SELECT job_uid FROM tasks WHERE state = 'finished' AND key NOT IN (SELECT key FROM reports)"

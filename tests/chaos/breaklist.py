@@ -243,7 +243,7 @@ BREAKS: Final = (
                 "        except Unavailable:\n            return None\n        except (Forbidden",
             ),
         ),
-        (("api-stopped", 0, 2), ("api-errors", 2, 3), ("api-answers-lost", 0, 2), ("api-hangs", 0, 2)),
+        (("api-stopped", 0, 2), ("api-errors", 2, 3)),
     ),
     Break(
         "conflict-is-an-end",
@@ -291,7 +291,7 @@ BREAKS: Final = (
                 "        await self._controller.run()",
             ),
         ),
-        (("api-stopped", 2, 2), ("api-hangs", 2, 2)),
+        (("api-stopped", 2, 2),),
     ),
     Break(
         "watch-not-resumed",

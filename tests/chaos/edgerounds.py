@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import ClassVar, Final
@@ -10,7 +11,7 @@ from tests.chaos.edgeworld import HEARTBEAT, EdgeNode, EdgePlan, EdgeWorld
 from tests.chaos.evidence import Job, Sample
 from tests.chaos.image import image
 from tests.chaos.rounds import Round, Scene
-from tests.chaos.store import final_tasks
+from tests.chaos.store import NOTHING, known_tasks
 from tests.chaos.verdict import GRACE
 from tests.chaos.world import Plan, World
 from tests.e2e.processes import eventually
@@ -214,8 +215,8 @@ class AcksLost(EdgeRound):
 
     def _stored(self, struck: list[EdgeNode]) -> bool:
         """Whether the hub has the last reports of all whom it cannot tell so."""
-        ended = final_tasks(self.edge.store).get(self.jobs[0].uid, {})
-        return all(ended.get(agent.name) for agent in struck)
+        tasks = known_tasks(self.edge.store).get(self.jobs[0].uid, {})
+        return all(tasks.get(agent.name, NOTHING).ended for agent in struck)
 
 
 # --- Clocks ---------------------------------------------------------------------------------------------------------
@@ -260,6 +261,7 @@ class HubDiskFull(EdgeRound):
             await scene.wait(GRACE_OF_DISPATCH, GRACE_OF_DISPATCH)
             red = time.time()
             dispatched = await self._dispatches()
+            await asyncio.to_thread(world.look_at_promises)
             meanwhile = await self._job(
                 await world.push(f"chaos/{scene.label}-meanwhile", layers=(20_000,)), "meanwhile"
             )

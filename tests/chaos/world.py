@@ -25,13 +25,13 @@ from cloudhub.kube.nodes import NODES_PATH
 from shared.jobs import EDGE_LABEL
 from tests.bench.identities import CA_FILE, CA_KEY_FILE, create_ca
 from tests.bench.lines import Worker
-from tests.chaos.agents import acknowledged, held_images, journal_deeds, unacknowledged
+from tests.chaos.agents import acknowledged, asked_for, held_images, journal_deeds, unacknowledged
 from tests.chaos.apiproxy import APIProxy
 from tests.chaos.edges import read_deeds
 from tests.chaos.evidence import Deed, Faults
 from tests.chaos.images import ImageSource
 from tests.chaos.observer import Observer, ask
-from tests.chaos.store import final_tasks
+from tests.chaos.store import NOTHING, known_tasks
 from tests.e2e.processes import ClusterCloud, Node
 
 START_WITHIN: Final = 90.0
@@ -39,6 +39,10 @@ STOP_WITHIN: Final = 10.0
 """Of the project's promise; the hub's own limit is 9 s, after which its exit code is not 0."""
 STOP_SLACK: Final = 10.0
 """What a machine that does too much may add."""
+
+
+Promise = tuple[str, str]
+"""Node and uid of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,18 +229,26 @@ class World:
             self.problems.append(f"the hub's exit code is {code}, {seconds:.1f} s after SIGTERM\n{self.tail_of_hub()}")
 
     def look_at_promises(self) -> None:
-        """What nodes were told that it is stored is so while the hub is dead: nobody but the store can know it."""
-        stored = final_tasks(self.store)
-        told = [
-            (deed.node, deed.uid)
-            for fleet in self.fleets
-            for deed in read_deeds(fleet.log, fleet.read)
-            if deed.kind == "acked"
-        ]
+        """Who was asked, the store knows as asked, and what nodes were told that it is stored is so: at any time, and
+        most of all while the hub is dead or cannot write."""
+        asked: list[Promise] = []
+        told: list[Promise] = []
+        for fleet in self.fleets:
+            for deed in read_deeds(fleet.log, fleet.read):
+                if deed.kind in ("asked", "acked"):
+                    (asked if deed.kind == "asked" else told).append((deed.node, deed.uid))
         for agent in self.agents:
+            asked += ((agent.name, uid) for uid in asked_for(journal_of(agent)))
             told += ((agent.name, uid) for uid in acknowledged(journal_of(agent)))
+        # Only now: what they have heard was written before.
+        stored = known_tasks(self.store)
         # The rows of a job that was deleted are gone, and whatever was said of it was for nothing.
-        lost = [node for node, uid in told if uid in stored and not stored[uid].get(node, False)]
+        unknown = [node for node, uid in asked if uid in stored and not stored[uid].get(node, NOTHING).asked]
+        lost = [node for node, uid in told if uid in stored and not stored[uid].get(node, NOTHING).ended]
+        if unknown:
+            self.problems.append(
+                f"{len(unknown)} nodes were asked, {unknown[0]} first, and the store knows nothing of it"
+            )
         if lost:
             self.problems.append(
                 f"{len(lost)} nodes were told that their end is stored, {lost[0]} first, and it is not in the store"
