@@ -138,6 +138,10 @@ class Scene:
                 self._given_up.add(job.uid)
         return True
 
+    async def all_ended(self, jobs: Sequence[Job]) -> list[bool]:
+        """Of each, whether it came to its end. All at once: many that hang take no longer than one."""
+        return await asyncio.gather(*(self.ended(job) for job in jobs))
+
     async def so_far(self, job: Job, share: float, *, within: float = 60.0) -> bool:
         """Until so many of its nodes have ended, by its status."""
         wanted = share * len(job.nodes)
@@ -171,14 +175,12 @@ class Scene:
     async def finish(self) -> list[str]:
         """What is wrong."""
         world = self.world
-        there = [job for job in self.jobs if job.deleted_at is None]
-        problems = [await self._hung(job) for job in there if not await self.ended(job)]
+        problems = await self._hanging([job for job in self.jobs if job.deleted_at is None])
         if not await world.observer.until_sampled(lambda sample: sample.code == 200, within=SETTLE):
             problems.append(f"the hub is not ready in the end\n{world.tail_of_hub()}")
         problems += [
-            f"after the round, another job does not go through: {await self._hung(job)}"
-            for job in await self._probes()
-            if not await self.ended(job)
+            f"after the round, another job does not go through: {problem}"
+            for problem in await self._hanging(await self._probes())
         ]
         await self.until(lambda: not world.unacknowledged(), within=ACKNOWLEDGED)
         evidence = await self.evidence()
@@ -227,6 +229,10 @@ class Scene:
         """Those of deleted jobs; the hub may just be about it."""
         gone = [job.uid for job in self.jobs if job.deleted_at is not None]
         await self.until(lambda: not any(rows_of(self.world.store, gone).values()), within=SETTLE)
+
+    async def _hanging(self, jobs: Sequence[Job]) -> list[str]:
+        ended = await self.all_ended(jobs)
+        return [await self._hung(job) for job, is_over in zip(jobs, ended, strict=True) if not is_over]
 
     async def _hung(self, job: Job) -> str:
         status = self.world.observer.status(job.uid)

@@ -140,12 +140,11 @@ class NodesGone(Round):
             # Who was in flight then has a minute more: the hub was away too.
             await world.kill_hub()
             await world.start_hub()
-        for other in others:
-            if scene.number % 2:
+        if scene.number % 2:
+            for other in others:
                 await scene.delete(other)
-            else:
-                await scene.ended(other)
-        await scene.ended(job)
+            others = []
+        await scene.all_ended([job, *others])
         await world.start_fleet(fleet)
         await scene.ended(await scene.job("freed", nodes=full, images=[image(f"{scene.label}-freed", seconds=0.0)]))
 
