@@ -343,7 +343,7 @@ BREAKS: Final = (
     ),
     Break(
         "young-certificates",
-        "the hub's certificates are not valid before the moment in which they are made",
+        "the hub's certificates begin ten minutes before they are made, not a day",
         (
             Change(
                 "cloudhub/pki/ca.py",
