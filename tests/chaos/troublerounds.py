@@ -146,7 +146,8 @@ class NodesGone(Round):
             others = []
         await scene.all_ended([job, *others])
         await world.start_fleet(fleet)
-        await scene.ended(await scene.job("freed", nodes=full, images=[image(f"{scene.label}-freed", seconds=0.0)]))
+        images = [image(f"{scene.label}-freed", seconds=0.0)]
+        await scene.ended(await scene.job("freed", nodes=full, images=images, timeout_seconds=20))
 
     @staticmethod
     async def _other(scene: Scene, number: int, nodes: Sequence[str]) -> Job:
