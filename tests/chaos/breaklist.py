@@ -89,7 +89,7 @@ BREAKS: Final = (
                 "        await self._store.apply(changes)\n",
             ),
         ),
-        (("hub-disk-full", 0, 4),),
+        (("hub-killed-in-turns", 0, 4),),
     ),
     Break(
         "readyz-always-green",

@@ -9,6 +9,7 @@ from tests.chaos.rounds import Round
 
 ROUNDS: Final[tuple[type[Round], ...]] = (
     hubrounds.HubKilled,
+    hubrounds.HubKilledInTurns,
     hubrounds.HubKilledOften,
     hubrounds.HubStopped,
     hubrounds.HubKilledAtBirth,

@@ -125,7 +125,7 @@ class EdgeRound(Round):
 
 class NetworkCut(EdgeRound):
     name = "network-cut"
-    about = "the network between some agents and the hub is cut during a pull, for less or for more than a keepalive"
+    about = "the network between some agents and the hub is cut during a pull, mostly for more than a keepalive"
 
     async def strike(self) -> None:
         struck = self.some()
@@ -136,7 +136,7 @@ class NetworkCut(EdgeRound):
             self.mend(agent)
 
     async def _meanwhile(self, struck: int) -> None:
-        if self.maybe():
+        if self.scene.number % 4 == 1:
             await self.scene.wait(0.1, 4.0)
         else:
             # So long that the hub gives them up; nobody tells it.

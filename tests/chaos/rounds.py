@@ -157,13 +157,13 @@ class Scene:
         await asyncio.sleep(self.random.uniform(least, most))
 
     @staticmethod
-    async def until(holds: Callable[[], bool], *, within: float) -> None:
+    async def until(holds: Callable[[], bool], *, within: float, every: float = 0.2) -> None:
         """Asks files, in a thread. If it does not come to hold, that is for the judgement to say."""
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             if await asyncio.to_thread(holds):
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(every)
 
     async def some_time_of(self, job: Job) -> None:
         """Until a random moment of the life that it would have if nothing happened."""

@@ -14,7 +14,7 @@ from edgehub.tasks.model import TaskState, pull_report, task_of
 from shared.wire import Dispatch, Operation, PullTemplate, TaskExtras
 from tests.chaos.agents import acknowledged, asked_for, held_images, journal_deeds, unacknowledged
 from tests.chaos.apiproxy import is_before
-from tests.chaos.edges import DeedLog, read_deeds
+from tests.chaos.edges import DeedLog, count_asked, read_deeds
 from tests.chaos.image import failure_of, image, seconds_of
 from tests.chaos.store import known_tasks
 from tests.chaos.world import FleetProcess, Plan, World
@@ -153,6 +153,7 @@ def test_a_deed_counts_when_its_line_is_whole(tmp_path: Path) -> None:
     log.write("finished", "n-1", job="job", uid="uid", images=["app:v1"])
     assert [deed.kind for deed in read_deeds(path)] == ["asked", "finished"]
     assert [deed.kind for deed in read_deeds(path, size)] == ["finished"]
+    assert (count_asked(path, 0), count_asked(path, size)) == (1, 0)
     path.write_bytes(path.read_bytes()[:-1])
     assert [deed.kind for deed in read_deeds(path)] == ["asked"]
 

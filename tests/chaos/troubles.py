@@ -137,11 +137,20 @@ def api_answers(*codes: int) -> Trouble:
             try:
                 yield
                 await _hit(scene)
+                # Else the last status of all, which alone says how it ended, would mostly be written after it.
+                await scene.until(lambda: _nodes_have_ended(scene), within=10.0)
                 await scene.wait(0.5, 3.0)
             finally:
                 proxy.well()
 
     return trouble
+
+
+def _nodes_have_ended(scene: Scene) -> bool:
+    """All simulated ones of the first job, or of none."""
+    job = scene.jobs[0]
+    done = {deed.node for deed in scene.world.deeds() if deed.uid == job.uid and deed.kind in ("finished", "failed")}
+    return job.deleted_at is not None or done >= set(job.nodes)
 
 
 @contextlib.asynccontextmanager

@@ -27,7 +27,7 @@ from tests.bench.identities import CA_FILE, CA_KEY_FILE, create_ca
 from tests.bench.lines import Worker
 from tests.chaos.agents import acknowledged, asked_for, held_images, journal_deeds, unacknowledged
 from tests.chaos.apiproxy import APIProxy
-from tests.chaos.edges import read_deeds
+from tests.chaos.edges import count_asked, read_deeds
 from tests.chaos.evidence import Deed, Faults
 from tests.chaos.images import ImageSource
 from tests.chaos.observer import Observer, ask
@@ -391,6 +391,10 @@ class World:
         for agent in self.agents:
             found += journal_deeds(journal_of(agent), agent.name)
         return sorted(found, key=lambda deed: deed.at)
+
+    def asked(self) -> int:
+        """How often simulated nodes were asked in this round."""
+        return sum(count_asked(fleet.log, fleet.read) for fleet in self.fleets)
 
     def unacknowledged(self) -> dict[str, int]:
         """By node: last reports of this round, and of a real agent all, that the hub has not acknowledged."""
