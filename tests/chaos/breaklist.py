@@ -168,7 +168,7 @@ BREAKS: Final = (
                 "if True:",
             ),
         ),
-        (("registry-trouble", 1, 1), ("registry-trouble", 4, 1), ("registry-trouble", 6, 1)),
+        (("registry-trouble", 1, 1), ("registry-trouble", 11, 1)),
     ),
     Break(
         "slot-not-released",

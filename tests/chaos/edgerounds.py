@@ -356,7 +356,11 @@ class RegistryTrouble(EdgeRound):
     async def strike(self) -> None:
         self.begin(self.kinds[self.scene.number % len(self.kinds)])
         await self.scene.wait(0.5, 5.0)
+        met, jobs = len(self.edge.pulls.requests), len(self.jobs)
         await self.remade_in_turn()
+        if len(self.jobs) > jobs:
+            # A trouble that the new job's agents do not meet is none.
+            await self.scene.until(lambda: len(self.edge.pulls.requests) >= met + len(self.edge.names), within=GRACE)
         await self.scene.wait(0.0, 2.0)
         self.edge.pulls.heal()
 
