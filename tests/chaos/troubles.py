@@ -129,7 +129,7 @@ def api_answers(*codes: int) -> Trouble:
         proxy = scene.world.proxy
         with scene.world.faults.of("api"):
             proxy.hit.clear()
-            proxy.share = scene.random.choice((0.3, 0.7, 1.0))
+            proxy.share = scene.random.choice((0.5, 0.9, 1.0))
             proxy.code = codes[scene.number % len(codes)]
             if proxy.code == 410:
                 # Who watches sees it first when the watch has ended.
@@ -147,10 +147,10 @@ def api_answers(*codes: int) -> Trouble:
 
 
 def _nodes_have_ended(scene: Scene) -> bool:
-    """All simulated ones of the first job, or of none."""
-    job = scene.jobs[0]
+    """Those of the job that was made last."""
+    job = scene.jobs[-1]
     done = {deed.node for deed in scene.world.deeds() if deed.uid == job.uid and deed.kind in ("finished", "failed")}
-    return job.deleted_at is not None or done >= set(job.nodes)
+    return done >= set(job.nodes)
 
 
 @contextlib.asynccontextmanager
