@@ -478,7 +478,8 @@ class RuntimeKilled(EdgeRound):
             else:
                 containerd.stop()
         await self.remade_in_turn()
-        await self.scene.wait(0.0, 3.0)
+        # Long enough that those who are asked now find it away too.
+        await self.scene.wait(1.0, 3.0)
         if self.maybe():
             self.edge.pulls.release()
         for containerd in struck:
