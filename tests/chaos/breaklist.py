@@ -243,7 +243,7 @@ BREAKS: Final = (
                 "        except Unavailable:\n            return None\n        except (Forbidden",
             ),
         ),
-        (("api-stopped", 0, 2), ("api-errors", 2, 3)),
+        (("api-stopped", 0, 2), ("api-errors", 8, 2)),
     ),
     Break(
         "conflict-is-an-end",
@@ -291,7 +291,7 @@ BREAKS: Final = (
                 "        await self._controller.run()",
             ),
         ),
-        (("api-stopped", 2, 2),),
+        (("api-stopped", 3, 1), ("api-hangs", 3, 1)),
     ),
     Break(
         "watch-not-resumed",
@@ -316,18 +316,6 @@ BREAKS: Final = (
             ),
         ),
         (("network-cut", 0, 4), ("network-half-open", 0, 4)),
-    ),
-    Break(
-        "deaf-agent-stays",
-        "an agent does not ask whether the hub is there",
-        (
-            Change(
-                "edgehub/link/connection.py",
-                "            ping_interval=settings.heartbeat,\n",
-                "            ping_interval=None,\n",
-            ),
-        ),
-        (("network-acks-lost", 0, 2),),
     ),
     Break(
         "slow-is-dead",

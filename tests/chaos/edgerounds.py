@@ -331,10 +331,13 @@ class AgentDiskFull(EdgeRound):
         struck = self.some()
         for agent in struck:
             agent.disk.fill()
-        await self.remade_in_turn()
+        if self.scene.number % 4 == 0:
+            # A task that the journal does not take is refused.
+            await self.remade()
         self.edge.pulls.release()
+        # Nor does it take the end of one that is at work.
         await self.scene.wait(0.5, 3.0)
-        if self.maybe():
+        if self.scene.number % 4 == 2:
             await self.remade()
         if self.maybe():
             await self.scene.ended(self.jobs[-1])

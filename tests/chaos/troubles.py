@@ -236,6 +236,9 @@ async def kill(scene: Scene, job: Job) -> None:
 
 async def stop(scene: Scene, job: Job) -> None:
     """By SIGTERM, once or twice: the second life may still be in its start."""
+    if not scene.world.api_answers:
+        # How the job ended is for another life to say.
+        await scene.until(lambda: _nodes_have_ended(scene), within=10.0)
     for _ in range(scene.random.randint(1, 2)):
         await scene.wait(0.0, 1.5)
         if scene.world.cloud.program.running:
