@@ -279,7 +279,7 @@ BREAKS: Final = (
         "throttled-for-ever",
         "an informer that was told to come back later does not",
         (Change(INFORMER, "await self._sleep(error.retry_after)", "await self._sleep(error.retry_after * 1e6)"),),
-        (("api-errors", 2, 1), ("api-errors", 7, 1)),
+        (("api-errors", 12, 1), ("api-errors", 17, 1)),
     ),
     Break(
         "ends-forgotten",

@@ -77,7 +77,8 @@ class APIErrors(TroubleRound):
     about = "the API server answers 409, 410, 429, 500 or 503, now and then or always"
     what = (troubles.api_answers(409, 410, 429, 500, 503),)
     plan = PROXIED
-    times = 10
+    # Each answer with each extra.
+    times = 20
 
 
 class WatchesClosed(TroubleRound):
