@@ -243,7 +243,7 @@ BREAKS: Final = (
                 "        except Unavailable:\n            return None\n        except (Forbidden",
             ),
         ),
-        (("api-stopped", 0, 2), ("api-errors", 8, 2)),
+        (("api-stopped", 0, 2),),
     ),
     Break(
         "conflict-is-an-end",
@@ -352,18 +352,6 @@ BREAKS: Final = (
             ),
         ),
         (("runtime-killed", 0, 4),),
-    ),
-    Break(
-        "unjournaled-is-unsent",
-        "an agent drops a report that its full disk does not take",
-        (
-            Change(
-                OUTBOX,
-                '            log.error("report not in the journal", job=task.job, error=str(error))\n',
-                "            return\n",
-            ),
-        ),
-        (("agent-disk-full", 0, 4),),
     ),
     Break(
         "journal-not-written",

@@ -131,8 +131,8 @@ def api_answers(*codes: int) -> Trouble:
             proxy.hit.clear()
             proxy.share = scene.random.choice((0.5, 0.9, 1.0))
             proxy.code = codes[scene.number % len(codes)]
-            if proxy.code == 410:
-                # Who watches sees it first when the watch has ended.
+            if proxy.code != 409:
+                # Who watches meets it when the watch has ended.
                 proxy.close_watches()
             try:
                 yield
