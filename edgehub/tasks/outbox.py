@@ -4,8 +4,9 @@ Guarantee: a report is in the journal before it is sent. To a hub that acknowled
 reconnect, and each minute, until the acknowledgement comes; to one that does not (a CloudCore), handed to the socket
 counts as done. A CloudCore writes that the node is at work after it has sent the task, and that write covers a report
 that is there already, for good; so reports to it wait for `first_report_delay` seconds after they came to be. Reports
-go out in the order in which they came to be. When the journal cannot be written, the report is
-sent all the same and kept in memory: a result is worth more than its durability.
+go out in the order in which they came to be. When the journal cannot be written, the report is sent all the same and
+kept in memory: a result is worth more than its durability; and what was acknowledged meanwhile leaves the journal as
+soon as that can be done, or a later life would say it once more.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from shared.wire import Feature, Group, Message, Operation, Report, Source, new_
 log = structlog.get_logger(__name__)
 
 RESEND_AFTER = 60.0
+FORGET_AFTER = 5.0
+"""Seconds after which a journal that could not be written is asked again to forget what was acknowledged."""
 MAX_UNJOURNALED = 1000
 
 
@@ -53,6 +56,8 @@ class Outbox:
         self._delay = first_report_delay
         self._monotonic = monotonic
         self._pending: list[_Pending] = []
+        self._settled: list[int] = []
+        """In the journal still, though nobody waits for them: it could not be written."""
         self._channel: Channel | None = None
         self._wake = asyncio.Event()
         self._loaded = False
@@ -135,6 +140,7 @@ class Outbox:
     async def run(self) -> None:
         while True:
             await self._load()
+            await self._forget()
             await self._flush()
             try:
                 async with asyncio.timeout(self._next_look()):
@@ -145,9 +151,10 @@ class Outbox:
 
     def _next_look(self) -> float | None:
         """Seconds; None when nothing waits."""
+        waits = [FORGET_AFTER] if self._settled else []
         if not self._pending:
-            return None
-        waits = [RESEND_AFTER / 2]
+            return min(waits, default=None)
+        waits.append(RESEND_AFTER / 2)
         if self._channel is not None and Feature.ACK not in self._channel.features:
             # Not by `_held`: one whose time came since `_flush` looked would be nobody's.
             waits += [self._delay - (self._monotonic() - pending.made_at) for pending in self._pending]
@@ -210,10 +217,22 @@ class Outbox:
         if pending in self._pending:
             self._pending.remove(pending)
         if pending.stored is not None:
+            self._settled.append(pending.stored)
+            await self._forget()
+            if self._settled:
+                self._wake.set()
+
+    async def _forget(self) -> None:
+        """Takes what is settled out of the journal. What stays there is sent again by the next life, which does no
+        harm, and is kept with its task for longer than that is worth."""
+        settled, self._settled = self._settled, []
+        for number, stored in enumerate(settled):
             try:
-                await self._journal.forget_report(pending.stored)
-            except JournalError as error:  # sent again after a restart, which does no harm
-                log.error("acknowledgement not in the journal", resource=pending.resource, error=str(error))
+                await self._journal.forget_report(stored)
+            except JournalError as error:
+                log.error("acknowledgement not in the journal", count=len(settled) - number, error=str(error))
+                self._settled += settled[number:]
+                return
 
 
 def _message(pending: _Pending) -> Message:

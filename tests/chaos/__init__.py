@@ -22,9 +22,12 @@ What a round is made of:
 - `rounds.Round`: a name, a plan, and ``async def play(self, scene)``. A `rounds.Scene` has the world, a
   ``random.Random``, and ``await scene.job(...)`` to make a job, ``await scene.ended(job)``. Whoever writes a round does
   something bad to the world while jobs run, and undoes it; `Scene.finish` then waits until all jobs have ended and the
-  hub is ready, runs another job on the same nodes, gathers the evidence and judges it. ``job(true_reasons=...)`` names
-  patterns of reasons that the round's fault makes true; else a node task may only fail for what its node says that it
-  did, or because the node was away.
+  hub is ready, runs another job on the same nodes, waits until nobody keeps a report that was not acknowledged, gathers
+  the evidence and judges it. ``job(true_reasons=...)`` names patterns of reasons that the round's fault makes true;
+  else a node task may only fail for what its node says that it did, or because the node was away, and with
+  ``no_failures`` and ``no_timeouts`` not even so.
+- `breaks`: the program broken on purpose, and the rounds that must notice. A round that finds nothing says something
+  only when it would: whoever writes one for a new promise adds the `breaklist.Break` that takes the promise away.
 
 A round joins the others by its entry in `catalogue.ROUNDS`. A world of another make (namespaces, small disks) is a
 subclass of `World`, named by the round's ``world``.

@@ -31,6 +31,26 @@ def journal_deeds(path: Path, node: str) -> Iterator[Deed]:
         yield Deed(changed_at, node, kind, job, uid, reason=next(filter(None, reasons), ""))
 
 
+def unacknowledged(path: Path) -> int:
+    """Reports in the journal that wait for the hub."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        (count,) = db.execute("SELECT count(*) FROM reports").fetchone()
+    return int(count)
+
+
+def asked_for(path: Path) -> frozenset[str]:
+    """The uids of the jobs that it was asked for."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        return frozenset(uid for (uid,) in db.execute("SELECT job_uid FROM tasks"))
+
+
+def acknowledged(path: Path) -> frozenset[str]:
+    """The uids of the jobs whose last report the hub has acknowledged: of those the journal keeps none to be sent."""
+    query = "SELECT job_uid FROM tasks WHERE state = 'finished' AND key NOT IN (SELECT key FROM reports)"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        return frozenset(uid for (uid,) in db.execute(query))
+
+
 def held_images(store: Path) -> frozenset[str]:
     """Of an OCI image layout: the names of images that are whole."""
     try:

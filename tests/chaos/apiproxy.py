@@ -43,6 +43,9 @@ class APIProxy:
         """The request is passed on, and the connection breaks before the answer."""
         self.watch_seconds: float | None = None
         """No watch lives longer than this."""
+        self.compacted = 0
+        """Watches from a resourceVersion before this one are answered with 410, for good: what came after it is
+        forgotten. `well` brings nothing back."""
         self.hits = 0
         """Requests that something was done to."""
         self.hit = asyncio.Event()
@@ -111,6 +114,9 @@ class APIProxy:
         if hit and self._is_refused(request.method):
             self._count()
             return _refusal(self.code or 500)
+        if watching and is_before(request, self.compacted):
+            self._count()
+            return _refusal(410)
         try:
             if watching:
                 return await self._pass_watch(request)
@@ -158,6 +164,11 @@ class APIProxy:
         finally:
             self._watches.discard(limit)
         return response
+
+
+def is_before(request: web.Request, version: int) -> bool:
+    text = request.query.get("resourceVersion", "")
+    return text.isdigit() and 0 < int(text) < version
 
 
 def _headers(request: web.Request) -> dict[str, str]:

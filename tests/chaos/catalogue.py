@@ -9,6 +9,7 @@ from tests.chaos.rounds import Round
 
 ROUNDS: Final[tuple[type[Round], ...]] = (
     hubrounds.HubKilled,
+    hubrounds.HubKilledInTurns,
     hubrounds.HubKilledOften,
     hubrounds.HubStopped,
     hubrounds.HubKilledAtBirth,
@@ -27,6 +28,7 @@ ROUNDS: Final[tuple[type[Round], ...]] = (
     troublerounds.APISlow,
     troublerounds.APIErrors,
     troublerounds.WatchesClosed,
+    troublerounds.HistoryLost,
     troublerounds.AnswersLost,
     troublerounds.AgentsKilled,
     troublerounds.AgentsAndHubKilled,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import ClassVar, Final
 
-from tests.chaos.edgeworld import EdgeNode, EdgePlan, EdgeWorld
+from tests.chaos.edgeworld import HEARTBEAT, EdgeNode, EdgePlan, EdgeWorld
 from tests.chaos.evidence import Job, Sample
 from tests.chaos.image import image
 from tests.chaos.rounds import Round, Scene
+from tests.chaos.store import NOTHING, known_tasks
+from tests.chaos.verdict import GRACE
 from tests.chaos.world import Plan, World
 from tests.e2e.processes import eventually
 from tests.parts.images import PushedImage
@@ -28,7 +31,10 @@ class EdgeRound(Round):
     times = 4
     retries: ClassVar[int] = 3
     tolerate: ClassVar[str] = "0"
+    timeout_seconds: int = 120
+    """Of the job that is under way; by default more than any round needs."""
     true_reasons: ClassVar[tuple[str, ...]] = ()
+    """Of failures. Without any, and with none tolerated, all agents have to succeed."""
     faults: ClassVar[int] = 1
     """Among which the kind goes round by its number."""
     blobs_at_most: ClassVar[int] = 1
@@ -95,14 +101,19 @@ class EdgeRound(Round):
         tolerate: str | None = None,
         true_reasons: tuple[str, ...] | None = None,
     ) -> Job:
+        tolerate = self.tolerate if tolerate is None else tolerate
+        reasons = self.true_reasons if true_reasons is None else true_reasons
         return await self.scene.job(
             name,
             nodes=self.edge.names,
             images=[self.edge.reference(image)],
             concurrency=len(self.edge.names),
-            tolerate=self.tolerate if tolerate is None else tolerate,
+            tolerate=tolerate,
             retry_times=self.retries if retries is None else retries,
-            true_reasons=self.true_reasons if true_reasons is None else true_reasons,
+            true_reasons=reasons,
+            timeout_seconds=self.timeout_seconds,
+            no_failures=tolerate == "0" and not reasons,
+            no_timeouts=self.timeout_seconds == EdgeRound.timeout_seconds,
         )
 
     async def _all_pull(self) -> bool:
@@ -114,7 +125,7 @@ class EdgeRound(Round):
 
 class NetworkCut(EdgeRound):
     name = "network-cut"
-    about = "the network between some agents and the hub is cut during a pull, for less or for more than a keepalive"
+    about = "the network between some agents and the hub is cut during a pull, mostly for more than a keepalive"
 
     async def strike(self) -> None:
         struck = self.some()
@@ -125,7 +136,7 @@ class NetworkCut(EdgeRound):
             self.mend(agent)
 
     async def _meanwhile(self, struck: int) -> None:
-        if self.maybe():
+        if self.scene.number % 4 == 1:
             await self.scene.wait(0.1, 4.0)
         else:
             # So long that the hub gives them up; nobody tells it.
@@ -157,6 +168,7 @@ class NetworkHalfOpen(NetworkCut):
 class NetworkUnplugged(NetworkCut):
     name = "network-unplugged"
     about = "some agents' interfaces go down, registry and all, and they know it"
+    retries = 10
     blobs_at_most = 2
 
     def cut(self, agent: EdgeNode) -> None:
@@ -168,18 +180,43 @@ class NetworkUnplugged(NetworkCut):
 
 class NetworkSlow(EdgeRound):
     name = "network-slow"
-    about = "up to half a second each way between some agents and the hub"
+    about = "up to half a second each way between some agents and the hub: no session is lost by it"
 
     async def strike(self) -> None:
+        self._calls = {agent.name: agent.namespace.wire.calls for agent in self.edge.edges}
         for agent in self.some():
             agent.namespace.wire.delay = self.scene.random.uniform(0.05, 0.5)
-        await self.scene.wait(0.0, 3.0)
+        # Both ask each other within this whether they are there.
+        await self.scene.wait(HEARTBEAT, HEARTBEAT + 3.0)
         await self.remade_in_turn()
 
     async def after(self) -> None:
         await super().after()
         for agent in self.edge.edges:
+            if again := agent.namespace.wire.calls - self._calls[agent.name]:
+                self.edge.problems.append(f"{agent.name} called the hub {again} times anew, which was slow and there")
             agent.namespace.wire.mend()
+
+
+class AcksLost(EdgeRound):
+    name = "network-acks-lost"
+    about = "what the hub says to some agents is lost just when they report their end: they say it again later"
+
+    async def strike(self) -> None:
+        struck = self.some()
+        for agent in struck:
+            agent.namespace.wire.from_hub = False
+        self.edge.pulls.release()
+        await self.scene.until(lambda: self._stored(struck), within=GRACE)
+        await self.remade_in_turn()
+        await self.edge.until_sessions(len(self.edge.agents) - len(struck))
+        for agent in struck:
+            agent.namespace.wire.mend()
+
+    def _stored(self, struck: list[EdgeNode]) -> bool:
+        """Whether the hub has the last reports of all whom it cannot tell so."""
+        tasks = known_tasks(self.edge.store).get(self.jobs[0].uid, {})
+        return all(tasks.get(agent.name, NOTHING).ended for agent in struck)
 
 
 # --- Clocks ---------------------------------------------------------------------------------------------------------
@@ -224,6 +261,7 @@ class HubDiskFull(EdgeRound):
             await scene.wait(GRACE_OF_DISPATCH, GRACE_OF_DISPATCH)
             red = time.time()
             dispatched = await self._dispatches()
+            await asyncio.to_thread(world.look_at_promises)
             meanwhile = await self._job(
                 await world.push(f"chaos/{scene.label}-meanwhile", layers=(20_000,)), "meanwhile"
             )
@@ -253,23 +291,32 @@ class HubDiskFull(EdgeRound):
 
 class HubDiskFullKilled(EdgeRound):
     name = "hub-disk-full-killed"
-    about = "the hub dies on its full disk, or is told to end, and is started again when there is space"
+    about = "the hub dies on its full disk, or is told to end: what it said is stored is, and it goes on from there"
 
     async def strike(self) -> None:
         world = self.edge
         world.hub_disk.fill()
         with world.faults.of("store"):
             await world.observer.until_sampled(_is_red, within=60)
-            await self.remade_in_turn()
-            if self.maybe():
-                world.pulls.release()
-            await self.scene.wait(0.0, 2.0)
+            if self.scene.number % 4 == 0:
+                await self.remade()
+            # Their last reports find no place, and must be in nobody's memory alone.
+            world.pulls.release()
+            await eventually("all agents have ended", self._all_ended)
+            await self.scene.wait(0.5, 2.0)
             if self.maybe():
                 await world.kill_hub()
             else:
                 await world.stop_hub()
+            if self.scene.number % 4 == 2:
+                await self.remade()
             world.hub_disk.free()
         await world.start_hub()
+
+    async def _all_ended(self) -> bool:
+        """Of the job that all were asked for."""
+        uid = self.jobs[0].uid
+        return {deed.node for deed in self.edge.deeds() if deed.uid == uid} >= set(self.edge.names)
 
 
 class AgentDiskFull(EdgeRound):
@@ -284,10 +331,13 @@ class AgentDiskFull(EdgeRound):
         struck = self.some()
         for agent in struck:
             agent.disk.fill()
-        await self.remade_in_turn()
+        if self.scene.number % 4 == 0:
+            # A task that the journal does not take is refused.
+            await self.remade()
         self.edge.pulls.release()
+        # Nor does it take the end of one that is at work.
         await self.scene.wait(0.5, 3.0)
-        if self.maybe():
+        if self.scene.number % 4 == 2:
             await self.remade()
         if self.maybe():
             await self.scene.ended(self.jobs[-1])
@@ -309,7 +359,11 @@ class RegistryTrouble(EdgeRound):
     async def strike(self) -> None:
         self.begin(self.kinds[self.scene.number % len(self.kinds)])
         await self.scene.wait(0.5, 5.0)
+        met, jobs = len(self.edge.pulls.requests), len(self.jobs)
         await self.remade_in_turn()
+        if len(self.jobs) > jobs:
+            # A trouble that the new job's agents do not meet is none.
+            await self.scene.until(lambda: len(self.edge.pulls.requests) >= met + len(self.edge.names), within=GRACE)
         await self.scene.wait(0.0, 2.0)
         self.edge.pulls.heal()
 
@@ -344,12 +398,20 @@ class RegistryBroken(RegistryTrouble):
         "cut": "broke the connection off",
         "shorten": r"ended sha256:|has \d+ bytes for sha256:",
         "corrupt": "are not those of that digest",
+        # Agent and hub both keep the time: which of them is first is a matter of moments.
+        "hang": "time is up|no last report within",
     }
     faults = len(words)
     times = 2 * faults
 
+    async def play(self, scene: Scene) -> None:
+        self.kind = sorted(self.words)[scene.number % len(self.words)]
+        if self.kind == "hang":
+            self.timeout_seconds = 20
+        await super().play(scene)
+
     async def strike(self) -> None:
-        kind = sorted(self.words)[self.scene.number % len(self.words)]
+        kind = self.kind
         self.begin(kind)
         # Little enough that it is not worth going on.
         if kind == "cut":
@@ -358,11 +420,13 @@ class RegistryBroken(RegistryTrouble):
             self.edge.pulls.shorten_blobs_to = 1000
         await self.remade_in_turn()
         await self.scene.ended(self.jobs[-1])
+        self.timeout_seconds = EdgeRound.timeout_seconds
         self.edge.pulls.heal()
         for entry in self.edge.observer.status(self.jobs[-1].uid).get("status", []):
-            node, image = entry["nodeStatus"], entry["imageStatus"][0]
-            if node["state"] != "Failed" or not re.search(self.words[kind], image.get("reason", "")):
-                self.edge.problems.append(f"of a registry with trouble {kind}, {node} says {image}")
+            node, images = entry["nodeStatus"], entry.get("imageStatus", [])
+            said = "\n".join(part.get("reason", "") for part in (node, *images))
+            if node["state"] != "Failed" or not re.search(self.words[kind], said):
+                self.edge.problems.append(f"of a registry with trouble {kind}, {node} says {images}")
 
 
 # --- An end in the midst of it ---------------------------------------------------------------------------------------
@@ -417,7 +481,8 @@ class RuntimeKilled(EdgeRound):
             else:
                 containerd.stop()
         await self.remade_in_turn()
-        await self.scene.wait(0.0, 3.0)
+        # Long enough that those who are asked now find it away too.
+        await self.scene.wait(1.0, 3.0)
         if self.maybe():
             self.edge.pulls.release()
         for containerd in struck:
@@ -433,6 +498,7 @@ EDGE_ROUNDS: Final[tuple[type[Round], ...]] = (
     NetworkHalfOpen,
     NetworkUnplugged,
     NetworkSlow,
+    AcksLost,
     ClockSet,
     HubDiskFullKilled,
     AgentDiskFull,

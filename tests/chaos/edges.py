@@ -57,6 +57,13 @@ def read_deeds(path: Path, offset: int = 0) -> Iterator[Deed]:
                 yield Deed(**found)
 
 
+def count_asked(path: Path, offset: int) -> int:
+    """As `read_deeds` would tell, so fast that it may be asked all the time."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read().count(b',"kind":"asked",')
+
+
 @dataclass(slots=True)
 class _Task:
     """One question and what came of it."""

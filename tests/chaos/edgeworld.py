@@ -33,6 +33,8 @@ MIB: Final = 1 << 20
 HEARTBEAT: Final = 2
 KEEPALIVE: Final = 6
 """The hub's; a node that says nothing for so long has no session any more."""
+PATIENCE: Final = 4
+"""An agent's, with a hub that leaves it without an answer: that is a slow one, on a machine that does too much."""
 HUB_DISK: Final = 16 * MIB
 AGENT_DISK: Final = 128 * MIB
 """The built-in store leaves 64 MiB free."""
@@ -79,7 +81,7 @@ class EdgeNode(Node):
         document = yaml.safe_load(self.config.read_text())
         modules: dict[str, Any] = document["modules"]
         modules["edgeHub"] |= {"heartbeat": HEARTBEAT, "reconnect": {"firstDelay": 1, "maxDelay": 3}}
-        modules["edgeHub"]["websocket"] |= {"readDeadline": HEARTBEAT, "writeDeadline": 4, "handshakeTimeout": 5}
+        modules["edgeHub"]["websocket"] |= {"readDeadline": PATIENCE, "writeDeadline": 4, "handshakeTimeout": 5}
         modules.setdefault("edged", {})["insecureRegistries"] = [self._registry]
         modules.setdefault("taskManager", {})["limits"] = {"disk": 100}
         self.config.write_text(yaml.safe_dump(document))

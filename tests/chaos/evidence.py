@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class Deed:
     """Empty of a stock node, which is told none."""
     images: tuple[str, ...] = ()
     reason: str = ""
+
+
+FINAL_STATES: Final = ("Successful", "Failed", "NotStarted")
+"""Of a node task in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Row:
 
     @property
     def final(self) -> bool:
-        return self.state in ("Successful", "Failed", "NotStarted")
+        return self.state in FINAL_STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,8 @@ class Job:
     """Patterns of reasons that the round makes true."""
     no_timeouts: bool = False
     """In this round all of its nodes are there again long before their time is over."""
+    no_failures: bool = False
+    """In this round nothing is so wrong, or for so long, that a node may fail."""
     one_of_many: bool = False
     """Another job of this name was made: stock nodes, which are told no uid, cannot tell the two apart."""
 
@@ -143,3 +149,5 @@ class Evidence:
     """How often each blob went out of the registry whole."""
     blobs_at_most: int = 0
     """As often as that may be: once a node, and once for each agent killed."""
+    unacknowledged: Mapping[str, int] = field(default_factory=dict)
+    """By node: reports that it keeps for a hub that has been well, and connected to it, for long enough."""

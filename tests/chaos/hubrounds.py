@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from typing import Final
 
 from tests.chaos.image import image
 from tests.chaos.rounds import Round, Scene
 from tests.chaos.world import Plan, World
 from tests.e2e.processes import eventually
+
+JOBS_AT_ONCE: Final = 20
+"""Fewer than a node may be asked for at a time: nobody has to wait for a report before the next turn."""
 
 
 class HubKilled(Round):
@@ -22,6 +26,30 @@ class HubKilled(Round):
         await scene.world.kill_hub()
         await scene.world.start_hub()
         await scene.ended(job)
+
+
+class HubKilledInTurns(Round):
+    name = "hub-killed-in-turns"
+    about = "SIGKILL of the hub while it gives nodes the tasks of many jobs: whoever was asked is known to have been"
+    times = 5
+
+    async def play(self, scene: Scene) -> None:
+        world = scene.world
+        jobs = [
+            await scene.job(
+                f"job-{number}",
+                images=[image(f"{scene.label}-{number}", seconds=0.5)],
+                concurrency=len(world.simulated),
+                no_timeouts=True,
+                no_failures=True,
+            )
+            for number in range(JOBS_AT_ONCE)
+        ]
+        so_many = scene.random.uniform(0.05, 0.9) * len(jobs) * len(world.simulated)
+        await scene.until(lambda: world.asked() >= so_many, within=60.0, every=0.01)
+        await world.kill_hub()
+        await world.start_hub()
+        await scene.all_ended(jobs)
 
 
 class HubKilledOften(Round):

@@ -22,6 +22,9 @@ from tests.chaos.world import Plan, World
 HANG: Final = 90.0
 """Seconds without any change beyond the deadline of a node task, after which a job hangs: a hub that was away gives
 nodes 60 s to come back, and machines are slow."""
+ACKNOWLEDGED: Final = 45.0
+"""Seconds within which whoever has its session again is rid of its reports. Less than the minute after which an agent
+sends what was not acknowledged by itself: that would hide that it sends nothing when it is back."""
 PROBED: Final = 20
 """Nodes of the job after a round."""
 
@@ -54,6 +57,8 @@ class Scene:
         self.when_api_is_back: list[Callable[[], Awaitable[None]]] = []
         """What can only be done then."""
         self.jobs: list[Job] = []
+        self._given_up: set[str] = set()
+        """Uids of jobs that were waited for in vain."""
 
     # --- Jobs -------------------------------------------------------------------------------------------------------
 
@@ -69,6 +74,7 @@ class Scene:
         retry_times: int = 0,
         true_reasons: Sequence[str] = (),
         no_timeouts: bool = False,
+        no_failures: bool = False,
     ) -> Job:
         """Makes it in the API. By default of all simulated nodes, with an image that none has."""
         nodes = list(nodes if nodes is not None else self.world.simulated)
@@ -101,6 +107,7 @@ class Scene:
             made_at=made_at,
             true_reasons=tuple(true_reasons),
             no_timeouts=no_timeouts,
+            no_failures=no_failures,
         )
         for other in self.jobs:
             if other.name == full:
@@ -119,14 +126,21 @@ class Scene:
         """Whether it came to its end, with a change of its status within each deadline; it is judged again later."""
         observer = self.world.observer
         while not observer.ended(job.uid):
+            if job.uid in self._given_up:
+                return False
             seen = len(observer.statuses[job.uid])
 
             def changed(seen: int = seen) -> bool:
                 return len(observer.statuses[job.uid]) > seen
 
             if not await observer.until(changed, within=job.timeout_seconds + HANG):
-                return False
+                # Once: a round in which more than one job hangs is to end in time, and say so.
+                self._given_up.add(job.uid)
         return True
+
+    async def all_ended(self, jobs: Sequence[Job]) -> list[bool]:
+        """Of each, whether it came to its end. All at once: many that hang take no longer than one."""
+        return await asyncio.gather(*(self.ended(job) for job in jobs))
 
     async def so_far(self, job: Job, share: float, *, within: float = 60.0) -> bool:
         """Until so many of its nodes have ended, by its status."""
@@ -142,6 +156,15 @@ class Scene:
         """A random time; it is what makes the moment of a fault random."""
         await asyncio.sleep(self.random.uniform(least, most))
 
+    @staticmethod
+    async def until(holds: Callable[[], bool], *, within: float, every: float = 0.2) -> None:
+        """Asks files, in a thread. If it does not come to hold, that is for the judgement to say."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            if await asyncio.to_thread(holds):
+                return
+            await asyncio.sleep(every)
+
     async def some_time_of(self, job: Job) -> None:
         """Until a random moment of the life that it would have if nothing happened."""
         waves = -(-len(job.nodes) // job.concurrency)
@@ -152,15 +175,14 @@ class Scene:
     async def finish(self) -> list[str]:
         """What is wrong."""
         world = self.world
-        there = [job for job in self.jobs if job.deleted_at is None]
-        problems = [await self._hung(job) for job in there if not await self.ended(job)]
+        problems = await self._hanging([job for job in self.jobs if job.deleted_at is None])
         if not await world.observer.until_sampled(lambda sample: sample.code == 200, within=SETTLE):
             problems.append(f"the hub is not ready in the end\n{world.tail_of_hub()}")
         problems += [
-            f"after the round, another job does not go through: {await self._hung(job)}"
-            for job in await self._probes()
-            if not await self.ended(job)
+            f"after the round, another job does not go through: {problem}"
+            for problem in await self._hanging(await self._probes())
         ]
+        await self.until(lambda: not world.unacknowledged(), within=ACKNOWLEDGED)
         evidence = await self.evidence()
         problems += world.problems
         problems += judge(evidence)
@@ -176,11 +198,11 @@ class Scene:
         if simulated:
             chosen = self.random.sample(simulated, min(PROBED, len(simulated)))
             images = [image(f"{self.label}-probe", seconds=0.0)]
-            probes.append(await self.job("probe", nodes=chosen, images=images))
+            probes.append(await self.job("probe", nodes=chosen, images=images, no_failures=True))
         if agents:
             # Of images that they hold by now: nothing is fetched.
             images = next(list(job.images) for job in self.jobs if set(agents) & set(job.nodes))
-            probes.append(await self.job("probe-agents", nodes=agents, images=images))
+            probes.append(await self.job("probe-agents", nodes=agents, images=images, no_failures=True))
         return probes
 
     async def evidence(self) -> Evidence:
@@ -191,7 +213,7 @@ class Scene:
         return Evidence(
             jobs=self.jobs,
             statuses=world.observer.statuses,
-            rows=await asyncio.to_thread(rows_of, world.folder / "queue" / "queue.db", uids),
+            rows=await asyncio.to_thread(rows_of, world.store, uids),
             deeds=await asyncio.to_thread(world.deeds),
             holds=await asyncio.to_thread(world.holds),
             samples=list(world.observer.samples),
@@ -200,16 +222,17 @@ class Scene:
             opaque=frozenset(agent.name for agent in world.agents),
             blobs=blobs,
             blobs_at_most=at_most,
+            unacknowledged=await asyncio.to_thread(world.unacknowledged),
         )
 
     async def _until_rows_are_gone(self) -> None:
         """Those of deleted jobs; the hub may just be about it."""
         gone = [job.uid for job in self.jobs if job.deleted_at is not None]
-        deadline = time.monotonic() + SETTLE
-        while any((await asyncio.to_thread(rows_of, self.world.folder / "queue" / "queue.db", gone)).values()):
-            if time.monotonic() > deadline:
-                return
-            await asyncio.sleep(0.2)
+        await self.until(lambda: not any(rows_of(self.world.store, gone).values()), within=SETTLE)
+
+    async def _hanging(self, jobs: Sequence[Job]) -> list[str]:
+        ended = await self.all_ended(jobs)
+        return [await self._hung(job) for job, is_over in zip(jobs, ended, strict=True) if not is_over]
 
     async def _hung(self, job: Job) -> str:
         status = self.world.observer.status(job.uid)

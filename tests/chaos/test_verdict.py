@@ -231,6 +231,11 @@ LIES: dict[str, tuple[Callable[[Evidence], None], str]] = {
         both(the_job(no_timeouts=True), timed_out(LATE, deeds=[Deed(5.0, "n-2", "up"), asked("n-2", 15.0)])),
         "in a round in which every node is back in time",
     ),
+    "failed for a reason of its own, though nothing was wrong": (
+        the_job(no_failures=True),
+        "in a round in which nothing may fail",
+    ),
+    "a report that nobody acknowledged": (fields(unacknowledged={"n-1": 2}), "n-1 keeps 2 reports"),
     "absent, though it was there": (
         timed_out(ABSENT, deeds=[Deed(5.0, "n-2", "up")]),
         "not connected within 60 s of its turn', and it was",
@@ -322,6 +327,7 @@ TRUTHS: dict[str, Callable[[Evidence], None]] = {
         the_job(true_reasons=("no space left",)),
         rows(Row("n-2", "Failed", 1, "Pull", "no space left on device", 18.0)),
     ),
+    "reports all acknowledged": fields(unacknowledged={"n-1": 0}),
     "asked again by a hub that had died before it stored the end": more(asked("n-1", 13.5)),
     "red while the API is away": readiness(RED_API, faults=(Fault("api", 19.0, 30.0, must_show=True),)),
     "red for a moment after it": readiness(

@@ -7,16 +7,21 @@ the job deleted and made again under its name, the hub killed, the hub told to e
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from cloudhub.taskmanager.manager import TaskManagerSettings
 from tests.chaos import troubles
 from tests.chaos.evidence import Job
 from tests.chaos.image import image
 from tests.chaos.rounds import Round, Scene
-from tests.chaos.troubles import EXTRAS, Trouble
-from tests.chaos.world import Plan
+from tests.chaos.store import rows_of
+from tests.chaos.troubles import EXTRAS, Extra, Trouble, make_again, nothing
+from tests.chaos.world import Plan, World
 
+NODE_TASKS: Final = TaskManagerSettings().node_tasks
+"""What a node is asked for at a time."""
 PROXIED = Plan(proxied=True)
 AGENTS = Plan(nodes=40, fleets=2, agents=4)
 STOCK = Plan(stock=True)
@@ -25,6 +30,7 @@ STOCK = Plan(stock=True)
 class TroubleRound(Round):
     what: ClassVar[tuple[Trouble, ...]]
     """Begun in this order, undone in the reverse."""
+    extras: ClassVar[tuple[Extra, ...]] = EXTRAS
     times = 4
 
     async def play(self, scene: Scene) -> None:
@@ -33,11 +39,12 @@ class TroubleRound(Round):
         async with AsyncExitStack() as stack:
             for trouble in self.what:
                 await stack.enter_async_context(trouble(scene))
-            await EXTRAS[scene.number % len(EXTRAS)](scene, job)
+            await self.extras[scene.number % len(self.extras)](scene, job)
         await scene.world.hub_ready()
 
     async def make(self, scene: Scene) -> Job:
-        return await scene.job(no_timeouts=True, concurrency=scene.random.choice((30, 50, 80, 200)))
+        concurrency = scene.random.choice((30, 50, 80, 200))
+        return await scene.job(no_timeouts=True, no_failures=True, concurrency=concurrency)
 
 
 class APIStopped(TroubleRound):
@@ -70,13 +77,23 @@ class APIErrors(TroubleRound):
     about = "the API server answers 409, 410, 429, 500 or 503, now and then or always"
     what = (troubles.api_answers(409, 410, 429, 500, 503),)
     plan = PROXIED
-    times = 10
+    # Each answer with each extra.
+    times = 20
 
 
 class WatchesClosed(TroubleRound):
     name = "api-watches-closed"
     about = "watches end within moments, some in the middle of a line"
     what = (troubles.watches_closed,)
+    plan = PROXIED
+
+
+class HistoryLost(TroubleRound):
+    name = "api-history-lost"
+    about = "watches end, and what they knew is too old for good: 410 until all is listed; a job was deleted meanwhile"
+    what = (troubles.history_lost,)
+    # A hub that starts lists in any case.
+    extras = (nothing, make_again)
     plan = PROXIED
 
 
@@ -107,7 +124,7 @@ class BothKilled(TroubleRound):
 
 class NodesGone(Round):
     name = "nodes-gone"
-    about = "half of the nodes die and stay away until the job has ended without them; some of their reports come late"
+    about = "half of the nodes die and stay away until all has ended without them; then all of their places are free"
     times = 4
 
     async def play(self, scene: Scene) -> None:
@@ -116,13 +133,36 @@ class NodesGone(Round):
         job = await scene.job(images=images, concurrency=random.choice((80, 200)), timeout_seconds=4, tolerate="1")
         await scene.some_time_of(job)
         fleet = random.choice(world.fleets)
+        full = random.sample(fleet.names, 3)
+        others = [await self._other(scene, number, full) for number in range(NODE_TASKS)]
+        await scene.until(lambda: _all_begun(world, others), within=20.0)
         await world.kill_fleet(fleet)
         if scene.number % 4 == 3:
             # Who was in flight then has a minute more: the hub was away too.
             await world.kill_hub()
             await world.start_hub()
-        await scene.ended(job)
+        if scene.number % 2:
+            for other in others:
+                await scene.delete(other)
+            others = []
+        await scene.all_ended([job, *others])
         await world.start_fleet(fleet)
+        images = [image(f"{scene.label}-freed", seconds=0.0)]
+        await scene.ended(await scene.job("freed", nodes=full, images=images, timeout_seconds=20))
+
+    @staticmethod
+    async def _other(scene: Scene, number: int, nodes: Sequence[str]) -> Job:
+        """One of those that take all places that these nodes have."""
+        images = [image(f"{scene.label}-other", seconds=10.0)]
+        return await scene.job(
+            f"other-{number}", nodes=nodes, images=images, concurrency=len(nodes), timeout_seconds=8, tolerate="1"
+        )
+
+
+def _all_begun(world: World, jobs: Sequence[Job]) -> bool:
+    """Whether all nodes were asked, by the store."""
+    rows = rows_of(world.store, [job.uid for job in jobs])
+    return all(len(rows[job.uid]) == len(job.nodes) and all(row.attempt for row in rows[job.uid]) for job in jobs)
 
 
 class StockKilled(FleetKilled):
@@ -153,7 +193,7 @@ class AgentRound(TroubleRound):
         images = [await asyncio.to_thread(world.new_image, scene.label)]
         nodes = [*(agent.name for agent in world.agents), *world.simulated]
         concurrency = scene.random.choice((3, 10, 44))
-        return await scene.job(nodes=nodes, images=images, concurrency=concurrency, no_timeouts=True)
+        return await scene.job(nodes=nodes, images=images, concurrency=concurrency, no_timeouts=True, no_failures=True)
 
 
 class AgentsKilled(AgentRound):

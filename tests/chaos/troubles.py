@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from cloudhub.kube.jobs import JOBS_PATH
 from tests.chaos.evidence import Job
 from tests.chaos.image import image
 from tests.chaos.rounds import Scene
@@ -121,26 +122,35 @@ async def api_slow(scene: Scene) -> AsyncIterator[None]:
 
 
 def api_answers(*codes: int) -> Trouble:
-    """With one of these, now and then or always."""
+    """With one of these in turn, now and then or always."""
 
     @contextlib.asynccontextmanager
     async def trouble(scene: Scene) -> AsyncIterator[None]:
         proxy = scene.world.proxy
         with scene.world.faults.of("api"):
             proxy.hit.clear()
-            proxy.share = scene.random.choice((0.3, 0.7, 1.0))
-            proxy.code = scene.random.choice(codes)
-            if proxy.code == 410:
-                # Who watches sees it first when the watch has ended.
+            proxy.share = scene.random.choice((0.5, 0.9, 1.0))
+            proxy.code = codes[scene.number % len(codes)]
+            if proxy.code != 409:
+                # Who watches meets it when the watch has ended.
                 proxy.close_watches()
             try:
                 yield
                 await _hit(scene)
+                # Else the last status of all, which alone says how it ended, would mostly be written after it.
+                await scene.until(lambda: _nodes_have_ended(scene), within=10.0)
                 await scene.wait(0.5, 3.0)
             finally:
                 proxy.well()
 
     return trouble
+
+
+def _nodes_have_ended(scene: Scene) -> bool:
+    """Those of the job that was made last."""
+    job = scene.jobs[-1]
+    done = {deed.node for deed in scene.world.deeds() if deed.uid == job.uid and deed.kind in ("finished", "failed")}
+    return done >= set(job.nodes)
 
 
 @contextlib.asynccontextmanager
@@ -157,6 +167,33 @@ async def watches_closed(scene: Scene) -> AsyncIterator[None]:
             await scene.wait(0.5, 2.0)
         finally:
             proxy.well()
+
+
+@contextlib.asynccontextmanager
+async def history_lost(scene: Scene) -> AsyncIterator[None]:
+    """Nobody may go on from where he was. What went away meanwhile, only a list can tell: by its absence."""
+    proxy, world = scene.world.proxy, scene.world
+    nodes = scene.random.sample(world.simulated, 5)
+    doomed = await scene.job("doomed", nodes=nodes, images=[image(f"{scene.label}-doomed", seconds=1.0)])
+    await scene.so_far(doomed, 0.0)
+    with world.faults.of("api"):
+        proxy.hit.clear()
+        proxy.code, proxy.share = 410, 1.0
+        proxy.close_watches()
+        # Else it may still be told of it.
+        await _hit(scene)
+        await scene.delete(doomed)
+        try:
+            yield
+            await scene.wait(0.5, 2.0)
+        finally:
+            proxy.compacted = await _newest_version(scene)
+            proxy.well()
+
+
+async def _newest_version(scene: Scene) -> int:
+    page = await scene.world.api.request("GET", JOBS_PATH, query={"limit": "1"})
+    return int(page["metadata"]["resourceVersion"])
 
 
 @contextlib.asynccontextmanager
@@ -199,6 +236,9 @@ async def kill(scene: Scene, job: Job) -> None:
 
 async def stop(scene: Scene, job: Job) -> None:
     """By SIGTERM, once or twice: the second life may still be in its start."""
+    if not scene.world.api_answers:
+        # How the job ended is for another life to say.
+        await scene.until(lambda: _nodes_have_ended(scene), within=10.0)
     for _ in range(scene.random.randint(1, 2)):
         await scene.wait(0.0, 1.5)
         if scene.world.cloud.program.running:
@@ -233,6 +273,7 @@ async def _make_again(scene: Scene, job: Job) -> None:
         tolerate=job.tolerate,
         timeout_seconds=job.timeout_seconds,
         no_timeouts=job.no_timeouts,
+        no_failures=job.no_failures,
     )
 
 

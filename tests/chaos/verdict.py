@@ -49,6 +49,7 @@ def judge(evidence: Evidence) -> list[str]:
         problems += (f"{job.name}: {problem}" for problem in _bounded(found))
     problems += of_readiness(evidence.samples, evidence.faults)
     problems += of_blobs(evidence)
+    problems += of_reports(evidence)
     return problems
 
 
@@ -184,9 +185,11 @@ def _failure(
     connected: Mapping[str, Sequence[tuple[float, float]]],
 ) -> list[str]:
     """Whether the reason of a failure is true."""
+    said = f"{row.node} failed: {row.words[:200]!r}"
+    if job.no_failures:
+        return [f"{said}, in a round in which nothing may fail"]
     if any(re.search(pattern, row.words) for pattern in job.true_reasons):
         return []
-    said = f"{row.node} failed: {row.words[:200]!r}"
     deeds = by_task.get((row.node, job.name if row.node in evidence.stock else job.uid), ())
     if row.state == "NotStarted":
         if any(deed.kind == "asked" for deed in deeds):
@@ -305,6 +308,17 @@ def of_blobs(evidence: Evidence) -> list[str]:
         for digest, count in evidence.blobs.items()
         if evidence.blobs_at_most and count > evidence.blobs_at_most
     ]
+
+
+def of_reports(evidence: Evidence) -> list[str]:
+    """Whoever sends again what was lost is rid of all that it had to say, once all is well."""
+    return _bounded(
+        [
+            f"{node} keeps {count} reports that the hub has not acknowledged"
+            for node, count in evidence.unacknowledged.items()
+            if count
+        ]
+    )
 
 
 # --- /readyz ----------------------------------------------------------------------------------------------------

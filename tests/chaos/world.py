@@ -25,12 +25,13 @@ from cloudhub.kube.nodes import NODES_PATH
 from shared.jobs import EDGE_LABEL
 from tests.bench.identities import CA_FILE, CA_KEY_FILE, create_ca
 from tests.bench.lines import Worker
-from tests.chaos.agents import held_images, journal_deeds
+from tests.chaos.agents import acknowledged, asked_for, held_images, journal_deeds, unacknowledged
 from tests.chaos.apiproxy import APIProxy
-from tests.chaos.edges import read_deeds
+from tests.chaos.edges import count_asked, read_deeds
 from tests.chaos.evidence import Deed, Faults
 from tests.chaos.images import ImageSource
 from tests.chaos.observer import Observer, ask
+from tests.chaos.store import NOTHING, known_tasks
 from tests.e2e.processes import ClusterCloud, Node
 
 START_WITHIN: Final = 90.0
@@ -38,6 +39,10 @@ STOP_WITHIN: Final = 10.0
 """Of the project's promise; the hub's own limit is 9 s, after which its exit code is not 0."""
 STOP_SLACK: Final = 10.0
 """What a machine that does too much may add."""
+
+
+Promise = tuple[str, str]
+"""Node and uid of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +209,7 @@ class World:
         self._look_at_hub()
         self.faults.begin("hub")
         await self.cloud.program.kill()
+        await asyncio.to_thread(self.look_at_promises)
 
     async def stop_hub(self) -> None:
         """By SIGTERM; it must be a clean end."""
@@ -216,10 +222,37 @@ class World:
         except AssertionError as error:
             self.problems.append(str(error))
             return
+        await asyncio.to_thread(self.look_at_promises)
         # Before its first line the interpreter still loads the program: nothing is begun that could be ended in order.
         if code != 0 and not (code == -signal.SIGTERM and self._log_size() == self.logged):
             seconds = time.monotonic() - begun
             self.problems.append(f"the hub's exit code is {code}, {seconds:.1f} s after SIGTERM\n{self.tail_of_hub()}")
+
+    def look_at_promises(self) -> None:
+        """Who was asked, the store knows as asked, and what nodes were told that it is stored is so: at any time, and
+        most of all while the hub is dead or cannot write."""
+        asked: list[Promise] = []
+        told: list[Promise] = []
+        for fleet in self.fleets:
+            for deed in read_deeds(fleet.log, fleet.read):
+                if deed.kind in ("asked", "acked"):
+                    (asked if deed.kind == "asked" else told).append((deed.node, deed.uid))
+        for agent in self.agents:
+            asked += ((agent.name, uid) for uid in asked_for(journal_of(agent)))
+            told += ((agent.name, uid) for uid in acknowledged(journal_of(agent)))
+        # Only now: what they have heard was written before.
+        stored = known_tasks(self.store)
+        # The rows of a job that was deleted are gone, and whatever was said of it was for nothing.
+        unknown = [node for node, uid in asked if uid in stored and not stored[uid].get(node, NOTHING).asked]
+        lost = [node for node, uid in told if uid in stored and not stored[uid].get(node, NOTHING).ended]
+        if unknown:
+            self.problems.append(
+                f"{len(unknown)} nodes were asked, {unknown[0]} first, and the store knows nothing of it"
+            )
+        if lost:
+            self.problems.append(
+                f"{len(lost)} nodes were told that their end is stored, {lost[0]} first, and it is not in the store"
+            )
 
     def _look_at_hub(self) -> None:
         if not self.cloud.program.running:
@@ -228,6 +261,11 @@ class World:
     def _log_size(self) -> int:
         log = self.cloud.program.log
         return log.stat().st_size if log.exists() else 0
+
+    @property
+    def store(self) -> Path:
+        """The hub's, a file of SQLite."""
+        return self.folder / "queue" / "queue.db"
 
     def tail_of_hub(self) -> str:
         return self.cloud.program.tail(30)
@@ -351,8 +389,25 @@ class World:
         found = [Deed(self._began, node, "up") for fleet in self.fleets for node in fleet.connected]
         found += (deed for fleet in self.fleets for deed in read_deeds(fleet.log, fleet.read))
         for agent in self.agents:
-            found += journal_deeds(agent.folder / "data" / "journal.db", agent.name)
+            found += journal_deeds(journal_of(agent), agent.name)
         return sorted(found, key=lambda deed: deed.at)
+
+    def asked(self) -> int:
+        """How often simulated nodes were asked in this round."""
+        return sum(count_asked(fleet.log, fleet.read) for fleet in self.fleets)
+
+    def unacknowledged(self) -> dict[str, int]:
+        """By node: last reports of this round, and of a real agent all, that the hub has not acknowledged."""
+        waiting: dict[str, set[str]] = {}
+        for fleet in self.fleets:
+            for deed in read_deeds(fleet.log, fleet.read):
+                if deed.kind in ("finished", "failed") and deed.uid:
+                    waiting.setdefault(deed.node, set()).add(deed.uid)
+                elif deed.kind == "acked":
+                    waiting.get(deed.node, set()).discard(deed.uid)
+        counts = {node: len(uids) for node, uids in waiting.items()}
+        counts |= {agent.name: unacknowledged(journal_of(agent)) for agent in self.agents}
+        return {node: count for node, count in counts.items() if count}
 
     def holds(self) -> dict[str, frozenset[str]]:
         found: dict[str, set[str]] = {}
@@ -372,6 +427,10 @@ class World:
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+
+
+def journal_of(agent: Node) -> Path:
+    return agent.folder / "data" / "journal.db"
 
 
 def hurry(agent: Node) -> None:

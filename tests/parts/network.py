@@ -36,6 +36,7 @@ _TUN: Final = Path("/dev/net/tun")
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN_WITHOUT_HEADER: Final = 0x0001 | 0x1000
 _PACKET: Final = 65_536
+_PROTOCOL, _TCP = 9, 6
 _SOURCE, _DESTINATION = slice(12, 16), slice(16, 20)
 """Of an IPv4 packet."""
 _TRIES: Final = 50
@@ -173,6 +174,8 @@ class Wire:
         """Seconds on the way, each way, of what goes to or comes from the hub."""
         self.lost = 0
         """Packets that did not arrive by what was set."""
+        self.calls = 0
+        """How often the node asked the hub's address for a TCP connection; once more when it was not answered."""
         self._here, self._there = here, there
         self._hub = IPv4Address(hub).packed
         self._on_the_way: list[tuple[float, int, int, bytes]] = []
@@ -216,6 +219,7 @@ class Wire:
             passes, delay = self.from_hub, self.delay
         elif packet[_DESTINATION] == self._hub:
             passes, delay = self.to_hub, self.delay
+            self.calls += _is_call(packet)
         if not passes:
             self.lost += 1
         elif delay:
@@ -223,6 +227,12 @@ class Wire:
             heapq.heappush(self._on_the_way, (time.monotonic() + delay, self._count, target, packet))
         else:
             _put(target, packet)
+
+
+def _is_call(packet: bytes) -> bool:
+    """Whether it is the first of a TCP connection: SYN without ACK."""
+    flags = (packet[0] & 0x0F) * 4 + 13
+    return packet[_PROTOCOL] == _TCP and len(packet) > flags and packet[flags] & 0x12 == 0x02
 
 
 def _put(target: int, packet: bytes) -> None:

@@ -86,6 +86,16 @@ async def test_a_delay_is_there_in_each_direction(namespace: Namespace, network:
     assert float(seconds) >= 0.4
 
 
+async def test_calls_of_the_hub_are_counted_and_those_of_the_registry_are_not(
+    namespace: Namespace, network: Network
+) -> None:
+    before = namespace.wire.calls
+    await _ask(namespace, network.hub)
+    assert namespace.wire.calls == before + 1
+    await _ask(namespace, network.registry)
+    assert namespace.wire.calls == before + 1
+
+
 async def test_a_node_knows_of_an_unplugged_cable(namespace: Namespace, network: Network) -> None:
     namespace.unplug()
     assert await _ask(namespace, network.hub) == "OSError"

@@ -24,6 +24,7 @@ from edgehub.tasks.secrets import Credentials
 from edgehub.tasks.service import TaskService
 from shared import prepull, wire
 from shared.wire import Cancel, Credential, Feature, Group, Message, Operation, Source, new_message
+from tests.chaos.agents import unacknowledged
 from tests.unit.edgehub.scripted import (
     ALL_FEATURES,
     NODE,
@@ -412,6 +413,26 @@ async def test_a_result_that_cannot_be_committed_is_sent_all_the_same(node: Node
     with full_disk():
         node.runtime.held["a"].set()
         await until(lambda: channel.reports == [CHECKED, PULLED])
+
+
+async def test_an_acknowledgement_that_the_full_disk_did_not_take_is_noted_when_there_is_room(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgehub.tasks.outbox.FORGET_AFTER", 0.05)
+    channel = node.connect(*ALL_FEATURES)
+    await node.ask("a")
+    await until(lambda: channel.reports == [CHECKED, PULLED])
+    await node.fill_journal()
+    with full_disk():
+        for message in channel.sent:
+            await node.acknowledge(message)
+        assert node.outbox.waiting == 0
+        assert unacknowledged(node.folder / "journal.db") == 2
+    await until(lambda: unacknowledged(node.folder / "journal.db") == 0)
+    await node.restart()
+    channel = node.connect(*ALL_FEATURES)
+    await node.ask("b", uid="uid-2")
+    await until(lambda: channel.reports == [CHECKED, PULLED])
 
 
 @pytest.mark.parametrize(
