@@ -570,6 +570,8 @@ class World:
 
     async def until_idle(self) -> None:
         """Until the manager has had every occasion to do something. Only for showing that it does not."""
+        manager = self.manager
+        await self.until(lambda: manager is None or not manager._scheduler._gathers())
         for _ in range(5):
             await asyncio.sleep(0.01)
             await self.store.remove("nobody")
