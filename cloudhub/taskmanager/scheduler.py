@@ -173,7 +173,8 @@ class Scheduler:
             self._gathering = _Gathering(loop.time())
         if self._gathering is not None:
             self._gathering.expect(uid, loop.time())
-            loop.call_later(GATHER_SECONDS, self._wake.set)
+            # A little later: the loop counts in milliseconds.
+            loop.call_later(GATHER_SECONDS + 0.005, self._wake.set)
 
     def _gathers(self) -> bool:
         if self._gathering is not None and self._gathering.is_over(asyncio.get_running_loop().time()):
