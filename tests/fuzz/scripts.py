@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -31,13 +31,12 @@ from cloudhub.pki.join import JoinLimits
 from cloudhub.sessions.connection import NodeConnection
 from edgehub.runtime.base import ImageRuntimeError
 from edgehub.runtime.cri import api_pb2 as cri
-from edgehub.runtime.cri.runtime import CRIRuntime
 from edgehub.runtime.oci import BuiltinStore, StoreSettings
 from edgehub.runtime.oci.platforms import Platform
 from shared.wire import Credential, encode_bytes, keepalive
 from tests.fuzz.mutation import damaged, noise, wronged
 from tests.fuzz.parsers import FROM_NODE, dump
-from tests.fuzz.peers import AsyncFeed, in_a_loop
+from tests.fuzz.peers import IMAGE_NAME, AsyncFeed, Handler, in_a_loop, runtime_behind
 from tests.fuzz.target import MARKER, BrokenPromise, Target
 from tests.integration.certificates import client_context, csr, node_subject
 from tests.integration.pki.test_join import KEY, join
@@ -198,9 +197,8 @@ async def _at_once(_: float) -> None:
 
 # --- A container runtime ----------------------------------------------------------------------------------------------
 
-_NAME: Final = "registry.example/team/app:v1"
 _ID: Final = "sha256:" + "1" * 64
-_HELD: Final = {"id": _ID, "repoTags": [_NAME], "repoDigests": [f"registry.example/team/app@{_ID}"], "size": "7"}
+_HELD: Final = {"id": _ID, "repoTags": [IMAGE_NAME], "repoDigests": [f"registry.example/team/app@{_ID}"], "size": "7"}
 _MESSAGES: Final = {
     "Version": cri.VersionResponse, "ListImages": cri.ListImagesResponse, "ImageStatus": cri.ImageStatusResponse,
     "PullImage": cri.PullImageResponse, "ImageFsInfo": cri.ImageFsInfoResponse,
@@ -222,15 +220,13 @@ RUNTIMES: Final = (
     dump({**RUNTIME, "ListImages": {"raw": "\x0a\x05hello"}, "ImageStatus": {"message": {}}}),
 )
 
-if TYPE_CHECKING:
-    _Handler = grpc.GenericRpcHandler[Any, Any]
-else:
-    _Handler = grpc.GenericRpcHandler  # generic in its stubs alone
 
-
-class _Runtime(_Handler):
+class _Runtime(Handler):
     def __init__(self) -> None:
         self.script: dict[str, Any] = {}
+
+    def say(self, data: bytes) -> None:
+        self.script = _script(data, RUNTIME)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         method = str(handler_call_details.method).rpartition("/")[2]
@@ -258,36 +254,9 @@ class _Runtime(_Handler):
 
 @asynccontextmanager
 async def _runtime() -> AsyncIterator[AsyncFeed]:
-    folder = tempfile.mkdtemp(prefix="cri-", dir="/tmp")
     liar = _Runtime()
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((liar,))
-    server.add_insecure_port(f"unix://{folder}/s")
-    await server.start()
-    runtime = CRIRuntime(socket=Path(folder, "s"))
-
-    async def feed(data: bytes) -> None:
-        liar.script = _script(data, RUNTIME)
-        refused: ImageRuntimeError | None = None
-        for ask in (
-            runtime.version, runtime.list, lambda: runtime.status(_NAME), runtime.filesystem,
-            lambda: runtime.pull(_NAME, _CREDENTIAL),
-        ):  # fmt: skip
-            try:
-                await ask()
-            except ImageRuntimeError as error:
-                refused = error
-                if MARKER in str(error):
-                    raise
-        if refused is not None:
-            raise refused
-
-    try:
+    async with runtime_behind(liar, liar.say) as feed:
         yield feed
-    finally:
-        await runtime.close()
-        await server.stop(None)
-        shutil.rmtree(folder)
 
 
 # --- A node's stream of frames ----------------------------------------------------------------------------------------
