@@ -245,7 +245,7 @@ class TaskManager:
 
     def _job_changed(self, name: str) -> None:
         found = self._jobs.get(name)
-        if found is not None and not found.status and not found.deleting:
+        if found is not None and not found.status and not found.deleting and self._live.get(found.uid) is None:
             self._scheduler.expect(found.uid)
         self._reconciling.add(name)
         self._publisher.seen(name)

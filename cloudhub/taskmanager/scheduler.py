@@ -1,10 +1,10 @@
 """Turns: which node task is given to its node now, and what becomes of it when the node is slow, busy or away.
 
-The problem: a job may have ten thousand nodes and a concurrency of one, a hundred jobs may want the same nodes, nodes
-come and go, and the process may die between any two lines. So there is one loop, in which everything that moves a
-task forward happens one after the other, and it works in batches: resume the tasks of nodes that have connected,
-release what waited for a busy node, then take turns among the jobs, a few nodes of each, until nothing more may be
-sent.
+The problem: a job may have ten thousand nodes and a concurrency of one, a hundred jobs may come at once (`gathering`)
+and want the same nodes, nodes come and go, and the process may die between any two lines. So there is one loop, in
+which everything that moves a task forward happens one after the other, and it works in batches: resume the tasks of
+nodes that have connected, release what waited for a busy node, then take turns among the jobs, a few nodes of each,
+until nothing more may be sent.
 
 Guarantees: what is in flight of a job is never more than its ``concurrency``; 'dispatched' with attempt and deadline
 is on the disk before the message is sent, so a task that a node works on is known after any crash; a task whose node
@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -33,6 +32,7 @@ from cloudhub.store.records import Commit, Job, LiveTask, Outcome, Removed, Task
 from cloudhub.taskmanager.clock import Clock
 from cloudhub.taskmanager.dialects import Dialects
 from cloudhub.taskmanager.dispatch import ANY_ATTEMPT, cancel_message, dispatch_message
+from cloudhub.taskmanager.gathering import Gathering
 from cloudhub.taskmanager.inflight import NodeTasks
 from cloudhub.taskmanager.lifecycle import TaskEvent, TaskState
 from cloudhub.taskmanager.live import LiveJob, LiveJobs
@@ -56,33 +56,11 @@ LOOK_AHEAD: Final = 20
 """Turns of one job in one batch, however little room it has: nodes that are not connected take none."""
 LOOKS: Final = 8
 """At nodes that have connected, between two ticks."""
-GATHER_SECONDS: Final = 0.1
-"""How long the turns of a new job, the only one that has any, wait for others that come with it."""
-ADMISSION_SECONDS: Final = 1.0
-"""How long at most, while others still come or are being admitted; a hundred of a hundred nodes take half of it."""
 TICK_SECONDS: Final = 1.0
 RETURN_SECONDS: Final = 60.0
 """EdgeCore comes back 30 to 55 s after it lost its hub."""
 _STEPS: Final = frozenset({TaskEvent.CHECK_SUCCEEDED, TaskEvent.PART_PULLED})
 """After these an EdgeCore may have to be asked for what comes next."""
-
-
-@dataclass(slots=True)
-class _Gathering:
-    """Jobs that come together; times are of the event loop."""
-
-    since: float
-    last: float = 0.0
-    expected: set[str] = field(default_factory=set)
-    """Those that are not admitted yet."""
-
-    def expect(self, uid: str, now: float) -> None:
-        self.last = now
-        self.expected.add(uid)
-
-    def is_over(self, now: float) -> bool:
-        all_there = not self.expected and now - self.last >= GATHER_SECONDS
-        return all_there or now - self.since >= ADMISSION_SECONDS
 
 
 class Scheduler:
@@ -115,13 +93,13 @@ class Scheduler:
             unsent=self._not_sent,
         )
         self._wake = asyncio.Event()
+        self.gathering = Gathering(self._wake.set)
         self._connected: dict[str, None] = {}
         """Nodes with a session that they did not have when we last looked."""
         self._returned: dict[str, None] = {}
         """Those that are being looked at."""
         self._looks = LOOKS
         """At nodes that connected, until the next tick; see `_resume`."""
-        self._gathering: _Gathering | None = None
         self._unready: dict[str, set[str]] = {}
         """By job: nodes that connected before the job's credentials were read."""
         self._prolonged: set[str] = set()
@@ -151,9 +129,8 @@ class Scheduler:
                 self._note_step(outcome)
         for removed in commit.removed:
             self._cancel_removed(removed)
-        if self._gathering is not None:
-            # Some are refused at once.
-            self._gathering.expected.difference_update(job.uid for job in commit.jobs.values() if job.finished)
+        # Some are refused at once.
+        self.gathering.admitted(job.uid for job in commit.jobs.values() if job.finished)
         self._wake.set()
 
     def _note_step(self, outcome: Outcome) -> None:
@@ -166,25 +143,12 @@ class Scheduler:
             self._steps.append(outcome)
 
     def expect(self, uid: str) -> None:
-        """A job is about to be admitted. Jobs that come together have their turns together: else the first of a hundred
-        would have all of theirs before the last had one. Where turns are being taken it joins in anyway."""
-        loop = asyncio.get_running_loop()
-        if self._gathering is None and not any(live.room for live in self._live):
-            self._gathering = _Gathering(loop.time())
-        if self._gathering is not None:
-            self._gathering.expect(uid, loop.time())
-            # A little later: the loop counts in milliseconds.
-            loop.call_later(GATHER_SECONDS + 0.005, self._wake.set)
-
-    def _gathers(self) -> bool:
-        if self._gathering is not None and self._gathering.is_over(asyncio.get_running_loop().time()):
-            self._gathering = None
-        return self._gathering is not None
+        """A job is about to be admitted."""
+        self.gathering.expect(uid, idle=lambda: not any(live.room for live in self._live))
 
     def ready(self, uid: str) -> None:
         """The job was admitted, or its credentials have been read."""
-        if self._gathering is not None:
-            self._gathering.expected.discard(uid)
+        self.gathering.admitted((uid,))
         for node in self._unready.pop(uid, ()):
             self._returned[node] = None
         self._wake.set()
@@ -405,7 +369,7 @@ class Scheduler:
     async def _take_turns(self) -> bool:
         """One batch. False when there is nothing to do."""
         rooms = [live for live in self._live if live.room]
-        if not rooms or self._gathers():
+        if not rooms or self.gathering.is_under_way():
             return False
         most = min(max(LEAST_SLICE, TURNS // len(rooms)), max(LOOK_AHEAD, *(2 * live.room for live in rooms)))
         changes: list[TaskChange] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudhub.taskmanager import scheduler
+from cloudhub.taskmanager import gathering, scheduler
 from cloudhub.taskmanager.ports import Unavailable
 from tests.integration.taskmanager.world import OURS, STOCK, Asked, FakeNode, World, open_world
 
@@ -304,7 +304,7 @@ async def test_a_job_that_is_refused_keeps_those_that_came_with_it_no_longer(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without end, if they waited for it.
-    monkeypatch.setattr(scheduler, "ADMISSION_SECONDS", 3600.0)
+    monkeypatch.setattr(gathering, "ADMISSION_SECONDS", 3600.0)
     world.nodes.add("n")
     world.sessions.connect("n", behaviour=world.sessions.obey)
     world.job("wrong", images=[], nodes=["n"])

@@ -571,7 +571,7 @@ class World:
     async def until_idle(self) -> None:
         """Until the manager has had every occasion to do something. Only for showing that it does not."""
         manager = self.manager
-        await self.until(lambda: manager is None or not manager._scheduler._gathers())
+        await self.until(lambda: manager is None or not manager._scheduler.gathering.is_under_way())
         for _ in range(5):
             await asyncio.sleep(0.01)
             await self.store.remove("nobody")
