@@ -7,10 +7,10 @@ four million. The hub would start, and break on it in the midst of its work, eac
 
 Guarantee: in a file that passes, every column of the schema is there and can be read as what it is; the constraints
 hold, as this program has them, and not as the file's own text does; foreign keys lead somewhere. JSON of a column with
-``info={"json": TYPE}`` parses and is of that type, with ``"width"`` besides a list of lists of that length; a text with
-``"letters"`` has no others. Times lie before the year 10000, so that each can be written as one. A table's
-``info={"odd": {what: statement}}`` finds no row. An error names table and column, and nothing of what is in them. It
-takes some seconds a million rows.
+``info={"json": TYPE}`` parses and is of that type, with ``"width"`` besides a list of lists of that length, or with
+``"may_be_empty"`` is no text at all; a text with ``"letters"`` has no others. Times lie before the year 10000, so that
+each can be written as one. A table's ``info={"odd": {what: statement}}`` finds no row. An error names table and column,
+and nothing of what is in them. It takes some seconds a million rows.
 
 Not seen: other values of the right kind; damage to indexes, which makes a file slow.
 """
@@ -134,7 +134,8 @@ def _text_rule(column: Column[Any]) -> str:
     if width is not None:
         odd = f"type <> 'array' OR json_array_length(value) <> {width}"
         rule += f" AND NOT EXISTS (SELECT 1 FROM json_each({text}) WHERE {odd})"
-    return f"CASE WHEN json_valid({text}) THEN {rule} END"
+    whole = f"CASE WHEN json_valid({text}) THEN {rule} END"
+    return f"({column.name} = '' OR {whole})" if column.info.get("may_be_empty") else whole
 
 
 def _check_letters(connection: sqlite3.Connection, table: Table) -> None:

@@ -50,7 +50,8 @@ jobs = Table(
     Column("name", Text, nullable=False),
     Column("generation", BigInteger, nullable=False),
     # The validated spec as JSON text; the three fields that may be edited have columns of their own.
-    Column("spec", Text, nullable=False, info={"json": "object"}),
+    # Of a job that was refused there is none.
+    Column("spec", Text, nullable=False, info={"json": "object", "may_be_empty": True}),
     Column("concurrency", Integer, nullable=False),
     Column("failure_tolerate", Text, nullable=False, info={"decimal": True}),
     Column("timeout_seconds", Integer, nullable=False),

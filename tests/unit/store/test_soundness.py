@@ -62,6 +62,13 @@ async def _fill(path: Path, schema: Schema) -> None:
         await revocations.close()
 
 
+async def test_a_job_that_was_refused_has_neither_spec_nor_tasks_and_is_sound(tmp_path: Path) -> None:
+    async with open_queue(tmp_path / "queue.db") as queue:
+        await queue.admit(new_job(nodes=[], spec="", refusal="spec.images is missing"))
+    async with open_queue(tmp_path / "queue.db") as queue:
+        assert (await queue.job("u1")) is not None
+
+
 @contextmanager
 def _by_hand(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path)) as database:
