@@ -85,6 +85,9 @@ async def play(world: World, kind: type[Round], seed: int, number: int) -> dict[
             problems = await scene.finish()
     except Exception as error:
         problems = [f"the round broke off: {_words(error)}", *world.problems]
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        # Python 3.11's `asyncio.wait_for` loses an interrupt that comes together with what it waited for.
+        raise asyncio.CancelledError
     more = {**world.counts, **({"requests hit": world.proxy.hits} if world.plan.proxied else {})}
     nodes = sum(len(job.nodes) for job in scene.jobs)
     return _line(kind, number, seed, begun=begun, nodes=nodes, more=more, problems=problems)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
+
 _ATTEMPT_EVERY = 0.02
 _STOP_WITHIN = 10.0
 
@@ -87,6 +89,10 @@ class Process:
     def pause(self) -> None:
         """SIGSTOP: it is there and does nothing. `resume` undoes it."""
         os.kill(self.pid, signal.SIGSTOP)
+        # The signal reaches its threads one by one; until then it may answer once more.
+        stopping = psutil.Process(self.pid)
+        while stopping.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+            time.sleep(0.01)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
