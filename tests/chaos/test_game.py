@@ -140,7 +140,7 @@ async def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
 
     async def up() -> bool:
         seen.update((child.pid, child) for child in psutil.Process(process.pid).children(recursive=True))
-        return any("edgehub" in " ".join(child.cmdline()) for child in _living(seen))
+        return any("edgehub" in _command_of(child) for child in _living(seen))
 
     try:
         await eventually("an agent is started", up)
@@ -153,6 +153,13 @@ async def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     assert err.decode().splitlines()[-1] == "ended before its time"
     assert _living(seen) == []
     assert os.listdir(tmp_path) == []
+
+
+def _command_of(child: psutil.Process) -> str:
+    try:
+        return " ".join(child.cmdline())
+    except psutil.NoSuchProcess:  # it has ended since it was looked for
+        return ""
 
 
 def _living(processes: dict[int, psutil.Process]) -> list[psutil.Process]:
