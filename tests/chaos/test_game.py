@@ -133,7 +133,8 @@ def test_the_plan_is_told_first_and_what_was_found_last(
 @pytest.mark.timeout(180)
 async def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.chaos", "--only", "network-cut", "--rounds", "1",
+        # Who runs in a shell's background inherits that SIGINT is ignored.
+        "env", "--default-signal=INT", sys.executable, "-m", "tests.chaos", "--only", "network-cut", "--rounds", "1",
         env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     seen: dict[int, psutil.Process] = {}
