@@ -22,7 +22,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloudhub.pki.errors import PKIError
 from cloudhub.pki.keys import (
-    UNREADABLE,
     PrivateKey,
     certificate_from_der,
     certificates_from_pem,
@@ -31,6 +30,7 @@ from cloudhub.pki.keys import (
     new_key,
 )
 from cloudhub.pki.names import NODE_ORGANIZATION, NODE_PREFIX, long_names_allowed
+from shared.x509 import UNREADABLE
 
 PROJECT: Final = "KubeEdge"
 CA_SERIAL: Final = 1024

@@ -39,11 +39,11 @@ from cloudhub.listen.ratelimit import RateLimit
 from cloudhub.metrics import Metrics
 from cloudhub.pki.ca import CertificateAuthority, utc_now
 from cloudhub.pki.errors import Refused
-from cloudhub.pki.keys import UNREADABLE
 from cloudhub.pki.names import NotANode, check_node_name, is_node_name, node_of
 from cloudhub.pki.revocation import NothingRevoked, Revoked
 from cloudhub.pki.signing import MAX_CSR_BYTES, check_usages, sign_node_csr
 from cloudhub.pki.tokens import TokenIssuer, bearer
+from shared.x509 import UNREADABLE
 
 MAX_BODY: Final = MAX_CSR_BYTES
 """KubeEdge's limit is 1 MiB. Here as many bodies as there are turns may be in the making, and no real one has 4 KiB."""

@@ -38,7 +38,6 @@ from cloudhub.pki.contexts import load_identity, server_context
 from cloudhub.pki.errors import PKIError
 from cloudhub.pki.files import read_private, write_private
 from cloudhub.pki.keys import (
-    UNREADABLE,
     certificate_from_der,
     certificates_from_pem,
     key_from_der,
@@ -48,6 +47,7 @@ from cloudhub.pki.keys import (
 from cloudhub.pki.refresh import TokenRefresher, file_sink, forever, secret_sink
 from cloudhub.pki.secrets import SecretStore
 from cloudhub.pki.tokens import TokenIssuer
+from shared.x509 import UNREADABLE
 
 CA_FILE: Final = "rootCA.crt"
 CA_KEY_FILE: Final = "rootCA.key"

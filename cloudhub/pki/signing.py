@@ -18,8 +18,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cloudhub.pki.ca import CertificateAuthority, PublicKey
 from cloudhub.pki.errors import Refused
-from cloudhub.pki.keys import MIN_RSA_BITS, UNREADABLE
+from cloudhub.pki.keys import MIN_RSA_BITS
 from cloudhub.pki.names import NotANode, long_names_allowed, node_of_subject
+from shared.x509 import UNREADABLE
 
 MAX_CSR_BYTES: Final = 64 * 1024
 MAX_RSA_BITS: Final = 8192

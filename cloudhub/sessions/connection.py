@@ -31,7 +31,6 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from cloudhub.pki.keys import UNREADABLE
 from cloudhub.sessions.frames import Boundary, ordinary, text_frame
 from cloudhub.sessions.protocol import (
     Answer,
@@ -44,6 +43,7 @@ from cloudhub.sessions.protocol import (
     SessionRules,
 )
 from shared.wire import HEADER_FEATURES, MAX_FRAME_BYTES, Feature, Message, encode_bytes
+from shared.x509 import UNREADABLE
 
 if TYPE_CHECKING:
     from cloudhub.sessions.outbox import Outbox

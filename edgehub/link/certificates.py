@@ -10,24 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgehub.link.errors import JoinError
 from edgehub.link.identity import NODE_PREFIX
+from shared.x509 import UNREADABLE
 
 ORGANIZATION = "system:nodes"
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
-"""What the library raises on a certificate that is none, or that it does not know; also later, at a look into it."""
 MAX_NODE_NAME = 64 - len(NODE_PREFIX)
 """X.520 bounds a common name at 64 characters."""
 
@@ -71,7 +63,7 @@ def ca_pem(der: bytes) -> bytes:
     """The CA certificate as PEM. Raises `JoinError`."""
     try:
         return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise JoinError("the hub's CA certificate is no X.509 certificate in DER form") from None
 
 
@@ -80,7 +72,7 @@ def checked_certificate(*, der: bytes, ca: bytes, request: KeyRequest, node: str
     try:
         certificate = x509.load_der_x509_certificate(der)
         _check(certificate, ca=ca, request=request, node=node, now=now)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise JoinError("the certificate from the hub is no X.509 certificate in DER form") from None
     return certificate.public_bytes(serialization.Encoding.PEM)
 
@@ -88,7 +80,7 @@ def checked_certificate(*, der: bytes, ca: bytes, request: KeyRequest, node: str
 def _check(certificate: x509.Certificate, *, ca: bytes, request: KeyRequest, node: str, now: datetime) -> None:
     try:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca))
-    except (InvalidSignature, *_UNREADABLE):
+    except (InvalidSignature, *UNREADABLE):
         raise JoinError("the certificate from the hub is not signed by the hub's CA") from None
     if certificate.public_key() != request.key.public_key():
         raise JoinError("the certificate from the hub is for another key than this node's")
