@@ -280,20 +280,27 @@ ANSWERS: Final = (
 )  # fmt: skip
 
 
+async def answer_once(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Callable[[str], bytes]
+) -> None:
+    """Reads the head of one request, writes the answer to it, and closes the connection."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        writer.write(answer(head))
+        await writer.drain()
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        pass
+    finally:
+        writer.close()
+
+
 @asynccontextmanager
 async def _registry() -> AsyncIterator[AsyncFeed]:
     """Every request is answered with the same bytes, whatever HTTP they are, and the connection closed."""
     answer = b""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer)
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            writer.close()
+        await answer_once(reader, writer, lambda _head: answer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

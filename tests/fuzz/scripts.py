@@ -36,7 +36,7 @@ from edgehub.runtime.oci.platforms import Platform
 from shared.wire import Credential, encode_bytes, keepalive
 from tests.fuzz.mutation import damaged, noise, wronged
 from tests.fuzz.parsers import FROM_NODE, dump
-from tests.fuzz.peers import IMAGE_NAME, AsyncFeed, Handler, in_a_loop, runtime_behind
+from tests.fuzz.peers import IMAGE_NAME, AsyncFeed, Handler, answer_once, in_a_loop, runtime_behind
 from tests.fuzz.target import MARKER, BrokenPromise, Target
 from tests.integration.certificates import client_context, csr, node_subject
 from tests.integration.pki.test_join import KEY, join
@@ -105,15 +105,7 @@ class _Registry:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.asked += 1
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            answer = self._bytes(self.script.get(self._question(head)), head)
-            writer.write(answer)
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            writer.close()
+        await answer_once(reader, writer, lambda head: self._bytes(self.script.get(self._question(head)), head))
 
     def _question(self, head: str) -> str:
         path = head.split(" ", 2)[1]
